@@ -1,0 +1,3 @@
+from kcframe.cli import main
+
+main()

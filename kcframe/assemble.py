@@ -1,0 +1,140 @@
+"""A recipe's names become objects: data source, backbones, heads, objectives, teachers.
+
+Every worker does this for itself from the resolved recipe; objects never travel.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from kcframe.engine.checkpoint import unpack_weights
+from kcframe.engine.model import Direct, Head, Student
+from kcframe.errors import DataError, KcframeError, PluginError
+from kcframe.interfaces.backbone import Backbone
+from kcframe.interfaces.data import DataSource
+from kcframe.interfaces.objective import Objective
+from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.pacing import Pacing
+from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe.recipe.schema import PluginRef, Recipe, Specialists
+from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.registry import installed
+from kcframe.run_dir import WEIGHTS, RunDir, specialist_folder
+from kcframe.taxonomy import Taxonomy
+
+
+def construct(kind: str, ref: PluginRef, *arguments: Any) -> Any:
+    """Build a plugin: its class, given its checked options and `arguments`.
+
+    What its constructor raises becomes a PluginError that names the plugin and its distribution.
+    """
+    component = installed().get(kind, ref.name)
+    plugin = component.load()
+    options = component.options.model_validate(ref.options)
+    try:
+        return plugin(options, *arguments)
+    except KcframeError:
+        raise
+    except Exception as error:  # a stranger's code: anything may come
+        raise PluginError(
+            f"{kind} '{ref.name}' of {component.distribution} {component.version} cannot be built: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _source(ref_json: str) -> DataSource:
+    return construct("data", PluginRef.model_validate_json(ref_json))
+
+
+def build_source(recipe: Recipe) -> DataSource:
+    """The data source; kept, since stages that follow each other in a process share it."""
+    return _source(recipe.data.model_dump_json())
+
+
+def build_backbone(ref: PluginRef, channels: int, image_size: int) -> Backbone:
+    return construct("backbone", ref, channels, image_size)
+
+
+def build_specialist(spec: Specialists, channels: int, image_size: int, num_classes: int) -> Student:
+    """A specialist is a student of one vertical whose classes see the features directly."""
+    backbone = build_backbone(spec.backbone, channels, image_size)
+    return _bare_specialist(backbone, num_classes)
+
+
+def _bare_specialist(backbone: Backbone, num_classes: int) -> Student:
+    sizes = (num_classes,)
+    head = Head(Direct(backbone.num_features, sizes), Pacing(PluginOptions(), sizes, num_classes), sizes)
+    return Student(backbone, head)
+
+
+def build_student(spec: StudentSpec, channels: int, image_size: int, taxonomy: Taxonomy) -> Student:
+    """A student arm: backbone, expander, classifiers and pacing, as its recipe says."""
+    backbone = build_backbone(spec.backbone, channels, image_size)
+    expander = construct("expander", spec.expander, backbone.num_features, taxonomy.sizes)
+    pacing = construct("pacing", spec.pacing, taxonomy.sizes, taxonomy.num_classes)
+    try:
+        head = Head(
+            expander,
+            pacing,
+            taxonomy.sizes,
+            bias=spec.classifier.bias,
+            init_bias=spec.classifier.init_bias,
+        )
+    except ValueError as error:
+        raise PluginError(f"pacing '{spec.pacing.name}' cannot start this head: {error}") from error
+    return Student(backbone, head)
+
+
+def build_objective(ref: PluginRef) -> Objective:
+    return construct("objective", ref)
+
+
+def teacher_sources(spec: StudentSpec) -> list[TeacherSource]:
+    """The arm's teacher sources; none if its objective asks no teacher."""
+    if not build_objective(spec.objective).uses_teachers:
+        return []
+    return [construct("teacher", ref) for ref in spec.teachers]
+
+
+def build_teachers(
+    spec: StudentSpec, source: DataSource, run_dir: RunDir, has_specialists: bool
+) -> list[Teacher]:
+    """All teachers of an arm, from files that are there by now."""
+    names = source.taxonomy.verticals if has_specialists else ()
+    context = TeacherContext(
+        taxonomy=source.taxonomy,
+        channels=source.channels,
+        image_size=source.image_size,
+        read=read_file,
+        specialist_files={v: run_dir.path(f"{specialist_folder(v)}/{WEIGHTS}") for v in names},
+        load_specialist=load_specialist,
+    )
+    return [teacher for each in teacher_sources(spec) for teacher in each.teachers(context)]
+
+
+def read_file(url: str) -> bytes:
+    """Bytes of a path or URL. DataError, naming it, if it cannot be read."""
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DataError(f"{url}: no such file") from None
+    except Exception as error:  # each storage raises its own
+        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+
+
+def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Rebuild a saved specialist: (pictures in 0..1 -> logits, what its file says of it)."""
+    state, about = unpack_weights(read_file(url), url)
+    if about.get("kind") != "specialist":
+        raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a specialist")
+    backbone = build_backbone(PluginRef(**about["backbone"]), about["channels"], about["image_size"])
+    network = _bare_specialist(backbone, len(about["classes"]))
+    network.load_state_dict(state)
+    return network.eval(), about

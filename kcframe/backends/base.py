@@ -1,0 +1,35 @@
+"""The interface of backends: where stages run, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from kcframe.engine.train import Listener
+from kcframe.recipe.schema import Recipe
+from kcframe.run_dir import RunDir
+from kcframe.stages import Stage
+
+
+class Watcher(Protocol):
+    """Told which stages begin and end; gives each a listener."""
+
+    def begin(self, stage: Stage) -> Listener: ...
+
+    def end(self, stage: Stage) -> None: ...
+
+
+class Backend(ABC):
+    """Runs stages that do not need each other."""
+
+    @abstractmethod
+    def run(
+        self,
+        stages: Sequence[Stage],
+        recipe: Recipe,
+        run_dir: RunDir,
+        watcher: Watcher,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Run every stage to its end. Raises Interrupted once `should_stop` says so and work is saved."""

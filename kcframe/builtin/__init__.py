@@ -1,0 +1,134 @@
+"""The built-in plugins, registered through the same hooks as anyone's.
+
+Only options are imported here, so that listing and validating need no torch.
+"""
+
+from __future__ import annotations
+
+from kcframe.builtin.backbones import options as backbones
+from kcframe.builtin.data import options as data
+from kcframe.builtin.data.image_folder_options import ImageFolderOptions
+from kcframe.builtin.expanders import options as expanders
+from kcframe.builtin.objectives import options as objectives
+from kcframe.builtin.pacing import options as pacing
+from kcframe.builtin.teachers import options as teachers
+from kcframe.interfaces.component import Lazy
+from kcframe.interfaces.hooks import hookimpl
+from kcframe.interfaces.options import PluginOptions
+
+
+def _lazy(name: str, place: str, options: type[PluginOptions], summary: str) -> Lazy:
+    return Lazy(name, f"kcframe.builtin.{place}", options, summary)
+
+
+@hookimpl
+def kcframe_data():
+    return [
+        _lazy("glyphs", "data.glyphs:Glyphs", data.GlyphsOptions, "Unicode characters drawn by font faces"),
+        _lazy(
+            "image-folder",
+            "data.image_folder:ImageFolder",
+            ImageFolderOptions,
+            "folders of pictures, one folder a class",
+        ),
+        _lazy(
+            "synthetic",
+            "data.synthetic:Synthetic",
+            data.SyntheticOptions,
+            "made-up classes of any number, for sizing and tests",
+        ),
+    ]
+
+
+@hookimpl
+def kcframe_teacher():
+    return [
+        _lazy(
+            "specialists",
+            "teachers.specialists:Specialists",
+            teachers.SpecialistsOptions,
+            "the specialists trained in this run, one a vertical",
+        ),
+        _lazy(
+            "checkpoint",
+            "teachers.checkpoint:Checkpoint",
+            teachers.CheckpointOptions,
+            "a specialist saved by another run",
+        ),
+    ]
+
+
+@hookimpl
+def kcframe_pacing():
+    return [
+        _lazy(
+            "none", "pacing.none:NoPacing", PluginOptions, "logits as they are, all verticals weigh the same"
+        ),
+        _lazy(
+            "self-paced",
+            "pacing.self_paced:SelfPaced",
+            pacing.SelfPacedOptions,
+            "logits normalised and scaled by a learned gamma (eq. 4)",
+        ),
+    ]
+
+
+@hookimpl
+def kcframe_expander():
+    return [
+        _lazy("fc-fc", "expanders.layers:FcFc", expanders.FcOptions, "(a) FC(s1)-FC(s2): all units shared"),
+        _lazy(
+            "fc-sc",
+            "expanders.layers:FcSc",
+            expanders.FcOptions,
+            "(b) FC(s1)-SC(s2): shared, then a block a vertical",
+        ),
+        _lazy(
+            "sc-sc", "expanders.layers:ScSc", expanders.FcOptions, "(c) SC(s1)-SC(s2): two blocks a vertical"
+        ),
+        _lazy(
+            "fc-sc-shared",
+            "expanders.layers:FcScShared",
+            expanders.FcScSharedOptions,
+            "(d) FC(s1)-SC(s2, x): x of a block's units shared by all verticals",
+        ),
+    ]
+
+
+@hookimpl
+def kcframe_objective():
+    return [
+        _lazy(
+            "hard-bce", "objectives.bce:HardBce", PluginOptions, "sigmoid cross-entropy on the labels (eq. 1)"
+        ),
+        _lazy(
+            "top-k-bce",
+            "objectives.bce:TopKBce",
+            objectives.TopKBceOptions,
+            "sigmoid cross-entropy on the teachers' K best (eq. 2)",
+        ),
+    ]
+
+
+@hookimpl
+def kcframe_backbone():
+    return [
+        _lazy(
+            "small-cnn",
+            "backbones.small_cnn:SmallCnn",
+            backbones.SmallCnnOptions,
+            "a few convolutions, for small pictures and CPUs",
+        ),
+        _lazy(
+            "torchvision",
+            "backbones.torchvision_models:TorchvisionBackbone",
+            backbones.TorchvisionOptions,
+            "any of torchvision's classification models",
+        ),
+        _lazy(
+            "inception-v2",
+            "backbones.inception_v2:InceptionV2",
+            backbones.InceptionV2Options,
+            "BN-Inception, 1024 features: the paper's base network",
+        ),
+    ]

@@ -1,0 +1,58 @@
+"""Options of the built-in backbones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kcframe.interfaces.options import PluginOptions
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+
+
+class SmallCnnOptions(PluginOptions):
+    """3x3 convolutions: the first keeps the picture's size, each further one halves it."""
+
+    widths: tuple[Width, ...] = Field(
+        (16, 32, 64, 128), min_length=1, max_length=8, description="channels of each convolution"
+    )
+    normalisation: Literal["batch", "group", "none"] = Field(
+        "batch", description="after each convolution; group works for any batch size"
+    )
+    pool: Literal["average", "flatten"] = Field(
+        "flatten", description="features: the average over places (the last width), or every place"
+    )
+
+
+class TorchvisionOptions(PluginOptions):
+    """One of torchvision's classification models, without its classifier."""
+
+    model: str = Field(min_length=1, description="its name in torchvision, for example 'resnet18'")
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="safetensors or torch state-dict file to start from, a path or URL; null: start at random",
+    )
+    input_size: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="pictures are resized to this side; null: as they come, where the model can take that",
+    )
+
+
+class InceptionV2Options(PluginOptions):
+    """BN-Inception without its classifier."""
+
+    features: Literal["1024", "3x3x1024"] = Field(
+        "1024", description="averaged over all places, or over a 3x3 grid as in Knowledge Concentration (9216)"
+    )
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description="safetensors or torch state-dict file of this network, a path or URL; null: start at random",
+    )
+    input_size: int | None = Field(
+        None, ge=8, le=4096, description="pictures are resized to this side; null: as they come"
+    )

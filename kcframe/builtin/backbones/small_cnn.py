@@ -1,0 +1,51 @@
+"""Backbone `small-cnn`: a few 3x3 convolutions, for small pictures and CPUs."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from kcframe.builtin.backbones.options import SmallCnnOptions
+from kcframe.interfaces.backbone import Backbone
+
+
+class SmallCnn(Backbone):
+    """A convolution at stride 1, then one at stride 2 for each further width; normalisation and ReLU each.
+
+    D is the last width (pool: average), or that times the places left (pool: flatten); then `forward`
+    takes the data source's `image_size` only.
+    """
+
+    name = "small-cnn"
+    Options = SmallCnnOptions
+
+    def __init__(self, options: SmallCnnOptions, channels: int, image_size: int):
+        super().__init__(options, channels, image_size)
+        layers: list[nn.Module] = []
+        width, side = channels, image_size
+        for place, next_width in enumerate(options.widths):
+            stride = 1 if place == 0 else 2
+            normalisation = _normalisation(options.normalisation, next_width)
+            bias = not normalisation
+            layers += [nn.Conv2d(width, next_width, 3, stride, padding=1, bias=bias), *normalisation]
+            layers.append(nn.ReLU(inplace=True))
+            width, side = next_width, -(-side // stride)
+        if options.pool == "average":
+            layers.append(nn.AdaptiveAvgPool2d(1))
+            side = 1
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.num_features = width * side**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: float [B, C, S, S] -> features [B, D]."""
+        return self.layers(images)
+
+
+def _normalisation(kind: str, width: int) -> list[nn.Module]:
+    if kind == "batch":
+        return [nn.BatchNorm2d(width)]
+    if kind == "group":
+        # Eight channels a group at least: normalising a few numbers at 1x1 would leave nothing of them.
+        return [nn.GroupNorm(math.gcd(width, max(width // 8, 1)), width)]
+    return []

@@ -1,0 +1,5 @@
+from kcframe.interfaces.options import PluginOptions
+
+
+class ImageFolderOptions(PluginOptions):
+    root: str

@@ -1,0 +1,57 @@
+"""Sigmoid cross-entropy on labels (eq. 1) and on the teachers' K best classes (eq. 2).
+
+Targets stay sparse. For logits y and targets z that are zero but for a few entries,
+
+    -sum [z log s(y) + (1 - z) log(1 - s(y))]  =  sum softplus(y) - sum z y
+
+where the second sum runs over those few entries only.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kcframe.builtin.objectives.options import TopKBceOptions
+from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
+from kcframe.interfaces.options import PluginOptions
+
+
+def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
+    """Sigmoid cross-entropy summed over [B, N_v]; a scalar."""
+    listed = logits[targets.rows, targets.columns]
+    return F.softplus(logits).sum() - (targets.values * listed).sum()
+
+
+class HardBce(Objective):
+    """The labels as they are: eq. 1, for specialists, the generalist and every arm without teachers."""
+
+    name = "hard-bce"
+    Options = PluginOptions
+
+    def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        return {"hard": sparse_bce(logits, targets.hard)}
+
+
+class TopKBce(Objective):
+    """Eq. 2: the teachers' K most probable classes, 0 for all others in and outside the vertical.
+
+    With temperature T both sides are sigmoid(x / T); with hard_weight w the term w * eq. 1 is added.
+    """
+
+    name = "top-k-bce"
+    Options = TopKBceOptions
+    uses_teachers = True
+
+    def __init__(self, options: TopKBceOptions):
+        super().__init__(options)
+        self.num_kept = options.k
+
+    def soften(self, teacher_logits: Tensor) -> Tensor:
+        return (teacher_logits / self.options.temperature).sigmoid()
+
+    def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        terms = {"soft": sparse_bce(logits / self.options.temperature, targets.soft)}
+        if self.options.hard_weight:
+            terms["hard"] = self.options.hard_weight * sparse_bce(logits, targets.hard)
+        return terms

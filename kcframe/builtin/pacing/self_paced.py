@@ -1,0 +1,67 @@
+"""Self-paced learning (eq. 4): y_v = gamma_v * x_v / ||x_v||."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kcframe.builtin.pacing.options import SelfPacedOptions
+from kcframe.interfaces.pacing import Pacing
+
+BASE_RATE_BIAS = -1.0
+BASE_RATE_WEIGHT_SCALE = 0.3
+
+
+class SelfPaced(Pacing):
+    """Each vertical's logits, L2-normalised per image and scaled by a gamma that is learned (eq. 4).
+
+    `start: paper` draws gamma from a normal with mean `init` and `variance`, and puts output
+    biases at 0. `start: base-rate` is ours: output biases at -1 and small weights make every normalised
+    logit start near -1/sqrt(N_v), and gamma's mean is multiplied by ln N, so that every class starts at
+    probability sigmoid(-ln N), about 1/N. At the paper's gamma = sqrt(N_v) a block cannot say "none of
+    these": the mean of |y| over its classes is at most 1, so no assignment of logits has all N_v
+    probabilities below 0.27.
+
+    A vertical of one class is not normalised, since x / ||x|| = ±1 has no gradient: y = gamma * x.
+    """
+
+    name = "self-paced"
+    Options = SelfPacedOptions
+
+    def __init__(self, options: SelfPacedOptions, sizes: Sequence[int], num_classes: int):
+        super().__init__(options, sizes, num_classes)
+        self.learning_rate_scale = options.learning_rate_scale
+        widths = [1 if options.level == "vertical" else size for size in sizes]
+        self.gamma = nn.ParameterList(
+            nn.Parameter(torch.empty(width), requires_grad=options.trainable) for width in widths
+        )
+        lift = math.log(max(num_classes, 2)) if options.start == "base-rate" else 1.0
+        for gamma, size in zip(self.gamma, sizes, strict=True):
+            init = math.sqrt(size) if options.init == "sqrt-classes" else options.init
+            nn.init.normal_(gamma, init * lift, math.sqrt(options.variance))
+
+    def start(self, classifiers: Sequence[nn.Linear]) -> None:
+        base_rate = self.options.start == "base-rate"
+        for classifier in classifiers:
+            if classifier.bias is not None:
+                nn.init.constant_(classifier.bias, BASE_RATE_BIAS if base_rate else 0.0)
+            elif base_rate:
+                raise ValueError("start: base-rate needs output biases: set classifier.bias to true")
+            if base_rate:
+                with torch.no_grad():
+                    classifier.weight.mul_(BASE_RATE_WEIGHT_SCALE)
+
+    def forward(self, logits: Tensor, vertical: int) -> Tensor:
+        gamma = self.gamma[vertical]
+        if logits.shape[1] == 1:
+            return gamma * logits
+        # The clamp is for an image whose logits are all zero: it stays at y = 0, without a nan.
+        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(1e-12)
+        return logits * (gamma / norm)
+
+    def readings(self) -> dict[str, Tensor]:
+        """gamma: each vertical's, or the mean of its classes'."""
+        return {"gamma": torch.stack([gamma.detach().mean() for gamma in self.gamma])}

@@ -1,0 +1,107 @@
+"""The command line. Thin: torch, ray and everything heavy are imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+import kcframe
+from kcframe.errors import KcframeError
+
+RECIPE = click.argument("recipe", metavar="RECIPE")
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a value of the recipe, e.g. --set student.expander.options.s2=64. May be repeated.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kcframe.__version__, prog_name="kcframe")
+def cli() -> None:
+    """Concentrate what many specialist classifiers know into one student."""
+
+
+@cli.command()
+@RECIPE
+@SET
+@click.option("--run-dir", metavar="URL", help="Where the run is kept (any fsspec URL). Default: runs/NAME.")
+def run(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
+    """Train and measure everything a recipe names; go on where an earlier run stopped."""
+    from kcframe.commands.run import run_recipe
+
+    run_recipe(recipe, overrides, run_dir)
+
+
+@cli.command()
+@click.argument("recipes", metavar="RECIPE…", nargs=-1, required=True)
+@SET
+def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Check recipes: all errors at once, each with its place and the nearest valid name."""
+    from kcframe.commands.check import validate_recipes
+
+    validate_recipes(recipes, overrides)
+
+
+@cli.command()
+@RECIPE
+@SET
+def describe(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Show a recipe's layers and parameters, without training anything."""
+    from kcframe.commands.describe import describe_recipe
+
+    describe_recipe(recipe, overrides)
+
+
+@cli.command()
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+def plugins(kind: str | None, name: str | None) -> None:
+    """List the installed plugins, or one plugin's options: kcframe plugins pacing self-paced."""
+    from kcframe.commands.check import show_plugins
+
+    show_plugins(kind, name)
+
+
+@cli.command()
+@click.argument("run_dirs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+def compare(run_dirs: tuple[str, ...], markdown: bool) -> None:
+    """One table over several runs of a recipe: mean and standard deviation over their seeds."""
+    from kcframe.commands.compare import compare_runs
+
+    compare_runs(run_dirs, markdown)
+
+
+@cli.command()
+@click.argument("run_dir", metavar="RUN")
+def report(run_dir: str) -> None:
+    """Make a run's report.html anew from its run directory."""
+    from kcframe.report.build import build_report
+    from kcframe.run_dir import RunDir
+
+    click.echo(build_report(RunDir(run_dir)))
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is a message, never a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+        sys.exit(0)
+    except KcframeError as error:
+        click.echo(f"error: {error}" if error.exit_code != 130 else str(error), err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader went away (kcframe … | head): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(141)

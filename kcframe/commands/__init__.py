@@ -1,0 +1,1 @@
+"""What each command does; `kcframe.cli` only reads the command line."""

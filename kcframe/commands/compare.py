@@ -1,0 +1,30 @@
+"""`kcframe compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+
+from kcframe.errors import RunDirError
+from kcframe.run_dir import RESULTS, RunDir
+
+
+def compare_runs(urls: Sequence[str], markdown: bool) -> None:
+    """Print one table over finished runs that have the same arms."""
+    from kcframe.report.table import results_table
+
+    runs = []
+    for url in urls:
+        run_dir = RunDir(url)
+        if not run_dir.exists(RESULTS):
+            raise RunDirError(f"{run_dir}: no {RESULTS}: not a run directory, or the run is not finished")
+        runs.append(run_dir.read_json(RESULTS))
+    for url, run in zip(urls, runs, strict=True):
+        if list(run["arms"]) != list(runs[0]["arms"]):
+            raise RunDirError(f"{url}: has other arms than {urls[0]}: {', '.join(run['arms'])}")
+    table = results_table(runs)
+    if markdown:
+        table.box = box.MARKDOWN
+    Console(width=200 if markdown else None).print(table)

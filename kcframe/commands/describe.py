@@ -1,0 +1,80 @@
+"""`kcframe describe`: layers and parameters, counted on torch's meta device, so that nothing is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from kcframe.assemble import build_source, build_specialist, build_student
+from kcframe.engine.model import Student, count_parameters
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+
+MIB = 2**20
+
+
+def describe_recipe(source: str, overrides: Sequence[str]) -> None:
+    """Print the data, then a row of parameter counts for each arm and for the specialists together."""
+    recipe = load_recipe(source, installed(), overrides)
+    data = build_source(recipe)
+    taxonomy = data.taxonomy
+    console = Console()
+    console.print(
+        f"{recipe.name}: {taxonomy.num_classes:,} classes in {taxonomy.num_verticals} verticals "
+        f"({min(taxonomy.sizes):,} to {max(taxonomy.sizes):,} a vertical), pictures "
+        f"{data.channels}x{data.image_size}x{data.image_size}",
+        highlight=False,
+    )
+    rows: list[list[str]] = []
+    published = None
+    for name, spec in recipe.arms.items():
+        with torch.device("meta"):
+            student = build_student(spec, data.channels, data.image_size, taxonomy)
+        row = [name, _layers(student, spec), *_counts(student)]
+        if (base := student.backbone.published_parameters) is not None:
+            published = base
+            head = count_parameters(student) - count_parameters(student.backbone)
+            row.append(f"{(head + base) / MIB:.0f}M")
+        rows.append(row)
+    if recipe.specialists is not None:
+        rows.append(["specialists", *_specialists(recipe, data)])
+    table = Table(title="parameters", title_justify="left")
+    headings = ["", "layers", "backbone", "expander", "classifiers", "pacing", "total", "total / 2^20"]
+    for heading in headings + (["as published"] if published is not None else []):
+        table.add_column(heading, justify="left" if heading in ("", "layers") else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if published is not None:
+        console.print(
+            f"as published: with the backbone's published {published / 1e6:.1f}M, divided by 2^20",
+            highlight=False,
+        )
+
+
+def _layers(student: Student, spec) -> str:
+    options = spec.expander.options
+    sizes = ", ".join(f"{key} {options[key]}" for key in ("s1", "s2", "x") if key in options)
+    return f"{spec.backbone.name} {student.backbone.num_features} -> {spec.expander.name} {sizes}"
+
+
+def _counts(student: Student) -> list[str]:
+    head = student.head
+    parts = [student.backbone, head.expander, head.classifiers, head.pacing]
+    total = count_parameters(student)
+    return [*(f"{count_parameters(part):,}" for part in parts), f"{total:,}", f"{total / MIB:.1f}M"]
+
+
+def _specialists(recipe, data) -> list[str]:
+    backbones = classifiers = 0
+    for size in data.taxonomy.sizes:
+        with torch.device("meta"):
+            specialist = build_specialist(recipe.specialists, data.channels, data.image_size, size)
+        backbones += count_parameters(specialist.backbone)
+        classifiers += count_parameters(specialist.head)
+    total = backbones + classifiers
+    layers = f"{data.taxonomy.num_verticals} x {recipe.specialists.backbone.name}"
+    return [layers, f"{backbones:,}", "0", f"{classifiers:,}", "0", f"{total:,}", f"{total / MIB:.1f}M"]

@@ -1,0 +1,59 @@
+"""`kcframe run`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+
+from kcframe.errors import Interrupted
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+from kcframe.run_dir import REPORT, RunDir
+
+
+def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -> None:
+    """Run a recipe to its end, print its table, and as the last line the run directory."""
+    recipe = load_recipe(source, installed(), overrides)
+    run_dir = RunDir(run_dir_url or f"runs/{recipe.name}")
+    console = Console()
+    console.print(
+        f"{recipe.name}: seed {recipe.seed}, run directory {run_dir}", markup=False, highlight=False
+    )
+    # torch comes in only now: a recipe with mistakes is refused at once.
+    from kcframe.console import RunDisplay
+    from kcframe.pipeline import run
+    from kcframe.report.table import results_table, vertical_table
+
+    with _stop_on_signal(console) as stop, RunDisplay(console) as display:
+        try:
+            results = run(recipe, run_dir, display, display.say, stop.is_set)
+        except Interrupted as error:
+            raise Interrupted(f"{error}. Everything is saved: give the same command again to go on") from None
+    console.print(results_table([results]))
+    console.print(vertical_table(results))
+    click.echo(f"report: {run_dir.path(REPORT)}")
+    click.echo(run_dir)
+
+
+@contextmanager
+def _stop_on_signal(console: Console) -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint and an orderly end, a second one ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.print("stopping after this step; again to stop at once", highlight=False)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""What a run shows in a terminal: one bar for the stages, one for the stage at work, a line for each that
+ends. Where the output is no terminal, only the lines."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kcframe.engine.evaluate import Evaluation
+from kcframe.engine.train import Listener
+from kcframe.stages import Stage
+
+
+class RunDisplay(AbstractContextManager):
+    """A `Watcher` that prints."""
+
+    def __init__(self, console: Console, num_stages: int = 0):
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.current: _StageDisplay | None = None
+
+    def __enter__(self) -> RunDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def begin(self, stage: Stage) -> Listener:
+        task = self.progress.add_task(str(stage), total=None, note="")
+        self.current = _StageDisplay(self.progress, task)
+        return self.current
+
+    def end(self, stage: Stage) -> None:
+        shown, self.current = self.current, None
+        self.progress.remove_task(shown.task)
+        took = time.monotonic() - shown.began
+        self.say(f"  {stage!s:<36} {took:6.1f} s   {shown.note}")
+
+
+class _StageDisplay:
+    def __init__(self, progress: Progress, task: TaskID):
+        self.progress, self.task = progress, task
+        self.began = time.monotonic()
+        self.note = ""
+
+    def step(self, step: int, num_steps: int, loss: float) -> None:
+        self.progress.update(self.task, completed=step, total=num_steps, note=f"loss {loss:.3g}  {self.note}")
+
+    def evaluated(self, epoch: int, evaluation: Evaluation) -> None:
+        mpvap = evaluation.mean("ap")
+        self.note = "" if mpvap is None else f"mpvap {mpvap:.1f}"

@@ -1,0 +1,214 @@
+"""How good a network is, vertical by vertical.
+
+All figures are percentages (0-100). For a vertical v with N_v classes:
+
+* **ap**: average precision of each class of v that has a test image, ranked over *all* test images, those
+  of other verticals included; then the mean over v's classes. The mean over verticals is **mpvap**. The
+  paper does not say how it restricts AP; this is our choice: the student is deployed alone, so a bird that
+  it takes for a dish must cost it. Parents count as classes.
+* **routed_ap**: the same over v's own test images only, as if someone told the student the vertical.
+  Specialists can only be measured this way, so theirs is both.
+* **top1, top5**: share of v's images (those with a leaf label in v) for which one of the 1 (5) most
+  probable leaf classes of all verticals is a label. Parents are left out: "Greek" is never wrong for a
+  Greek letter. **routed_top1**: among v's own leaf classes only.
+
+The whole network's figure is always the mean over the verticals. A vertical without test images has no
+figures (null) and is left out of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kcframe.engine.average_precision import average_precision, nanmean
+from kcframe.engine.model import Student
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.taxonomy import Taxonomy
+
+FIGURES = ("ap", "routed_ap", "top1", "top5", "routed_top1")
+MAX_SCORES = 16_000_000  # numbers in one piece of a score matrix while it is ranked
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a network without training it."""
+
+    batch_size: int
+    device: torch.device
+
+
+@dataclass
+class Evaluation:
+    """per_vertical: name -> {figure: percent or None, 'images': count}.
+
+    confusion: images by [true vertical][vertical of the most probable leaf class]. top: the five most
+    probable leaf classes of each image, as class ids int64 [n, 5], and their probabilities.
+    """
+
+    per_vertical: dict[str, dict[str, float | None]]
+    confusion: list[list[int]] = field(default_factory=list)
+    top_classes: Tensor | None = None
+    top_probabilities: Tensor | None = None
+
+    def mean(self, figure: str) -> float | None:
+        """A figure's mean over the verticals that have it."""
+        values = [row[figure] for row in self.per_vertical.values() if row[figure] is not None]
+        return sum(values) / len(values) if values else None
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain data, mpvap and its kin first."""
+        return {
+            "mpvap": self.mean("ap"),
+            "routed_mpvap": self.mean("routed_ap"),
+            "top1": self.mean("top1"),
+            "top5": self.mean("top5"),
+            "routed_top1": self.mean("routed_top1"),
+            "per_vertical": self.per_vertical,
+        }
+
+
+@torch.inference_mode()
+def evaluate(
+    student: Student,
+    images: ImageSet,
+    labels: Labels,
+    indices: Tensor,
+    taxonomy: Taxonomy,
+    settings: Settings,
+) -> Evaluation:
+    """Measure a student on some images of a split.
+
+    labels: of `indices` (int64 [n]), in the taxonomy's ids. The features are computed once; the scores
+    [n, N_v] one vertical at a time, so that memory does not grow with N.
+    """
+    was_training = student.training
+    student.eval()
+    try:
+        shared = torch.cat(
+            [
+                student.head.shared(student.features(batch.to(settings.device))).float().cpu()
+                for batch in _batches(images, indices, settings)
+            ]
+        )
+        rows, classes = labels.rows(), labels.classes.long()
+        leaf = torch.from_numpy(taxonomy.is_leaf)
+        per_vertical: dict[str, dict[str, float | None]] = {}
+        best: list[tuple[Tensor, Tensor]] = []
+        members: list[Tensor] = []
+        for v, name in enumerate(taxonomy.verticals):
+            logits = torch.cat(
+                [
+                    student.head.block(v, part.to(settings.device)).float().cpu()
+                    for part in shared.split(settings.batch_size)
+                ]
+            )
+            own = torch.from_numpy(taxonomy.vertical_classes(v)).long()
+            local = torch.full((taxonomy.num_classes,), -1)
+            local[own] = torch.arange(len(own))
+            inside = local[classes] >= 0
+            pairs = rows[inside], local[classes[inside]]
+            truth = leaf[classes] & inside
+            is_member = torch.zeros(len(indices), dtype=torch.bool)
+            is_member[rows[truth]] = True
+            member = is_member.nonzero().flatten()
+            members.append(member)
+            renumber = torch.full((len(indices),), -1)
+            labelled = torch.zeros(len(indices), dtype=torch.bool)
+            labelled[pairs[0]] = True
+            routed = labelled.nonzero().flatten()
+            renumber[routed] = torch.arange(len(routed))
+            per_vertical[name] = {
+                "ap": _percent(_mean_ap(logits, *pairs)),
+                "routed_ap": _percent(_mean_ap(logits[routed], renumber[pairs[0]], pairs[1])),
+                "images": len(member),
+            }
+            leaf_logits = logits.masked_fill(~leaf[own], -torch.inf)
+            values, places = leaf_logits.topk(min(5, len(own)), dim=1)
+            best.append((values, own[places]))
+            per_vertical[name]["routed_top1"] = _hits(own[places][member, :1], member, labels)
+        values, found = _merge_best(best, taxonomy)
+        for (_, row), member in zip(per_vertical.items(), members, strict=True):
+            row["top1"] = _hits(found[member, :1], member, labels)
+            row["top5"] = _hits(found[member], member, labels)
+        return Evaluation(per_vertical, _confusion(found[:, 0], members, taxonomy), found, values.sigmoid())
+    finally:
+        student.train(was_training)
+
+
+def _batches(images: ImageSet, indices: Tensor, settings: Settings) -> Iterator[Tensor]:
+    for part in indices.split(settings.batch_size):
+        yield images.load(part, None)
+
+
+def _mean_ap(scores: Tensor, rows: Tensor, columns: Tensor) -> float | None:
+    num_images, num_classes = scores.shape
+    if not num_images:
+        return None
+    step = max(1, MAX_SCORES // num_images)
+    found = []
+    for start in range(0, num_classes, step):
+        own = (columns >= start) & (columns < start + step)
+        found.append(average_precision(scores[:, start : start + step], rows[own], columns[own] - start))
+    return nanmean(torch.cat(found))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100.0 * share
+
+
+def _hits(guesses: Tensor, images: Tensor, labels: Labels) -> float | None:
+    """Percent of `images` for which one of their guesses [len(images), k] is a label."""
+    if not len(images):
+        return None
+    right = 0
+    for image, row in zip(images.tolist(), guesses.tolist(), strict=True):
+        right += not set(labels.of(image)).isdisjoint(row)
+    return 100.0 * right / len(images)
+
+
+def _merge_best(best: list[tuple[Tensor, Tensor]], taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
+    """The five best leaf classes over all verticals, each class once: (logits, class ids) [n, 5]."""
+    values = torch.cat([v for v, _ in best], 1)
+    classes = torch.cat([c for _, c in best], 1)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    classes = classes.gather(1, order)
+    if taxonomy.num_slots > taxonomy.num_classes:
+        # A class in several verticals counts with its best slot: push repeats to the end.
+        repeat = torch.zeros_like(classes, dtype=torch.bool)
+        for column in range(1, classes.shape[1]):
+            repeat[:, column] = (classes[:, :column] == classes[:, column : column + 1]).any(1)
+        values = values.masked_fill(repeat, -torch.inf)
+        values, order = values.sort(dim=1, descending=True, stable=True)
+        classes = classes.gather(1, order)
+    return values[:, :5], classes[:, :5]
+
+
+def _confusion(predicted: Tensor, members: list[Tensor], taxonomy: Taxonomy) -> list[list[int]]:
+    first_vertical = torch.tensor([taxonomy.locate(c)[0][0] for c in range(taxonomy.num_classes)])
+    guessed = first_vertical[predicted]
+    rows = []
+    for vertical, member in enumerate(members):
+        own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
+        # A class in two verticals, predicted for an image of either, is not a confusion.
+        home = torch.isin(predicted[member], own)
+        seen = torch.where(home, torch.tensor(vertical), guessed[member])
+        rows.append(torch.bincount(seen, minlength=taxonomy.num_verticals).tolist())
+    return rows
+
+
+def combine(evaluations: dict[str, Evaluation]) -> Evaluation:
+    """Specialists' evaluations, each of one vertical, as one."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for evaluation in evaluations.values():
+        rows.update(evaluation.per_vertical)
+    return Evaluation(rows)
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but the per-image predictions."""
+    return {**evaluation.summary(), "confusion": evaluation.confusion}

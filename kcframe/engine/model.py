@@ -1,0 +1,93 @@
+"""The student: a backbone, and a head that works one vertical's block at a time.
+
+Shapes: B batch, D features, N_v classes of vertical v, M verticals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kcframe.interfaces.backbone import Backbone
+from kcframe.interfaces.expander import Expander
+from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.pacing import Pacing
+from kcframe.interfaces.teacher import prepare_images
+
+
+class Direct(Expander):
+    """No layer between features and classes: a specialist's head."""
+
+    def __init__(self, num_features: int, sizes: Sequence[int]):
+        super().__init__(PluginOptions(), num_features, sizes)
+        self.num_features = num_features
+
+    def block(self, vertical: int, shared: Tensor) -> Tensor:
+        return shared
+
+    def block_features(self, vertical: int) -> int:
+        return self.num_features
+
+
+class Head(nn.Module):
+    """expander + per-vertical classifiers + pacing. Each vertical's parameters are its own modules."""
+
+    def __init__(
+        self,
+        expander: Expander,
+        pacing: Pacing,
+        sizes: Sequence[int],
+        *,
+        bias: bool = True,
+        init_bias: float | str = 0.0,
+    ):
+        """sizes: (N_1, …, N_M). init_bias: where output biases start; 'base-rate' is -ln(N - 1)."""
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.expander = expander
+        self.pacing = pacing
+        self.classifiers = nn.ModuleList(
+            nn.Linear(expander.block_features(v), size, bias=bias) for v, size in enumerate(sizes)
+        )
+        if init_bias == "base-rate":
+            init_bias = -math.log(max(sum(sizes) - 1, 1))
+        for classifier in self.classifiers:
+            if bias:
+                nn.init.constant_(classifier.bias, init_bias)
+        pacing.start(list(self.classifiers))
+
+    def shared(self, features: Tensor) -> Tensor:
+        """[B, D] -> what every block starts from [B, D']."""
+        return self.expander.shared(features)
+
+    def block(self, vertical: int, shared: Tensor) -> Tensor:
+        """[B, D'] -> one vertical's paced logits [B, N_v], the y of eq. 2 and 4."""
+        hidden = self.expander.block(vertical, shared)
+        return self.pacing(self.classifiers[vertical](hidden), vertical)
+
+
+class Student(nn.Module):
+    """backbone + head. Takes pictures in 0..1 and normalises them as its backbone wants."""
+
+    def __init__(self, backbone: Backbone, head: Head):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, images: Tensor) -> Tensor:
+        """images: float [B, C, H, W] in 0..1 -> features [B, D]."""
+        b = self.backbone
+        return b(prepare_images(images, b.mean, b.std, b.input_size, b.channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: float [B, C, H, W] in 0..1 -> all verticals' logits in slot order [B, S]."""
+        shared = self.head.shared(self.features(images))
+        return torch.cat([self.head.block(v, shared) for v in range(len(self.head.sizes))], 1)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers, each counted once."""
+    return sum(p.numel() for p in module.parameters())

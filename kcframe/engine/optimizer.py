@@ -1,0 +1,56 @@
+"""Optimizer, parameter groups and learning-rate schedule, as a recipe's `train` section says."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from kcframe.engine.model import Student
+from kcframe.recipe.schema import Train
+
+
+def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
+    """AdamW or SGD over three groups: matrices (with weight decay), biases and norms, pace.
+
+    Each group carries `scale`, its learning rate as a multiple of the recipe's.
+    """
+    paced = {id(p) for p in student.head.pacing.parameters()}
+    matrices, vectors, pace = [], [], []
+    for parameter in student.parameters():
+        if not parameter.requires_grad:
+            continue
+        group = pace if id(parameter) in paced else matrices if parameter.ndim > 1 else vectors
+        group.append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": train.weight_decay, "scale": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+        {"params": pace, "weight_decay": 0.0, "scale": student.head.pacing.learning_rate_scale},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def learning_rate_at(train: Train, step: int, num_steps: int) -> float:
+    """The rate of a step (from 0): linear warm-up, then constant, or half a cosine down to 0."""
+    warmup = round(train.warmup * num_steps)
+    if step < warmup:
+        return train.learning_rate * (step + 1) / (warmup + 1)
+    if train.schedule == "constant":
+        return train.learning_rate
+    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (num_steps - warmup)))
+
+
+def clip_gradients(module: nn.Module, largest: float | None) -> None:
+    """Scale the whole gradient down to a norm, if it is larger."""
+    if largest is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), largest)

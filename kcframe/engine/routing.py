@@ -1,0 +1,85 @@
+"""Which teacher sees which image, and what they say (eq. 2's z*).
+
+An image asks the teachers that know one of its labels: for specialists, the label picks the vertical and
+the vertical picks the teacher. Each teacher sees its own images once, in inference mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kcframe.interfaces.data import Labels
+from kcframe.interfaces.teacher import Teacher
+
+
+class Router:
+    """Asks teachers and unites what they say into sparse soft targets.
+
+    A class that several asked teachers name gets the largest of their probabilities (our choice). A
+    label that no teacher at all knows keeps its hard value 1: with no one to ask, eq. 2 would train it
+    as a negative.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        num_classes: int,
+        soften: Callable[[Tensor], Tensor],
+        num_kept: int | None,
+        device: torch.device,
+    ):
+        self.teachers = [teacher.to(device).eval().requires_grad_(False) for teacher in teachers]
+        self.num_classes, self.soften, self.num_kept = num_classes, soften, num_kept
+        self.device = device
+        self.knows = torch.zeros(num_classes, len(teachers), dtype=torch.bool)
+        for column, teacher in enumerate(teachers):
+            self.knows[teacher.label_map.cpu(), column] = True
+        self.orphan = ~self.knows.any(1)
+        self.images_routed = 0
+        """Images seen by this router."""
+        self.teacher_images = 0
+        """Images forwarded through teachers, summed over teachers."""
+
+    def assign(self, labels: Labels) -> Tensor:
+        """bool [B, T]: which of T teachers each image asks."""
+        asked = torch.zeros(len(labels), len(self.teachers), dtype=torch.int32)
+        asked.index_add_(0, labels.rows(), self.knows[labels.classes.long()].int())
+        return asked > 0
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
+        """images: float [B, C, H, W] in 0..1 on the device -> z* as (rows int64, classes int64, values
+        float32), sorted by row and class, each pair once."""
+        asked = self.assign(labels)
+        self.images_routed += len(labels)
+        rows, classes, values = [], [], []
+        for column, teacher in enumerate(self.teachers):
+            own = asked[:, column].nonzero().flatten()
+            if not len(own):
+                continue
+            self.teacher_images += len(own)
+            own = own.to(self.device)
+            said = self.soften(teacher(images[own]).float())
+            kept = self.num_kept
+            if kept is not None and kept < said.shape[1]:
+                said, which = said.topk(kept, dim=1)
+                named = teacher.label_map[which]
+            else:
+                named = teacher.label_map.expand(len(own), -1)
+            rows.append(own[:, None].expand_as(said).flatten())
+            classes.append(named.flatten())
+            values.append(said.flatten())
+        orphans = self.orphan[labels.classes.long()]
+        rows.append(labels.rows()[orphans].to(self.device))
+        classes.append(labels.classes[orphans].long().to(self.device))
+        values.append(torch.ones(int(orphans.sum()), device=self.device))
+        return self._unite(torch.cat(rows), torch.cat(classes), torch.cat(values))
+
+    def _unite(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pairs, place = torch.unique(rows * self.num_classes + classes, return_inverse=True)
+        united = torch.zeros(len(pairs), dtype=values.dtype, device=values.device)
+        united.scatter_reduce_(0, place, values, "amax")
+        return pairs // self.num_classes, pairs % self.num_classes, united

@@ -1,0 +1,61 @@
+"""A batch's targets: sparse, in slot order, so that each vertical's block is one slice of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kcframe.interfaces.objective import BlockTargets, SparseTargets
+from kcframe.taxonomy import Taxonomy
+
+
+class SlotIndex:
+    """The taxonomy's class -> slots map as tensors on a device."""
+
+    def __init__(self, taxonomy: Taxonomy, device: torch.device):
+        self.sizes = taxonomy.sizes
+        self.offsets = torch.from_numpy(taxonomy.offsets).to(device)
+        self.class_slots = torch.from_numpy(taxonomy.class_slots).to(device)
+        self.first = torch.from_numpy(taxonomy.class_slot_offsets).to(device)
+        self.one_each = taxonomy.num_slots == taxonomy.num_classes
+
+    def spread(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(row, class, value) triples -> (row, slot, value) triples sorted by slot.
+
+        A class in several verticals becomes one triple a vertical.
+        """
+        classes = classes.long()
+        if self.one_each:
+            slots = self.class_slots[classes]
+        else:
+            counts = self.first[classes + 1] - self.first[classes]
+            which = torch.repeat_interleave(torch.arange(len(classes), device=classes.device), counts)
+            before = counts.cumsum(0) - counts
+            within = torch.arange(len(which), device=classes.device) - before[which]
+            slots = self.class_slots[self.first[classes][which] + within]
+            rows, values = rows[which], values[which]
+        slots, order = slots.sort(stable=True)
+        return rows[order], slots, values[order]
+
+
+class SlotTargets:
+    """Sparse targets of one batch over all slots; `block` gives one vertical's."""
+
+    def __init__(self, index: SlotIndex, batch_size: int, rows: Tensor, classes: Tensor, values: Tensor):
+        """rows: int64 [n], images of the batch. classes: int [n], class ids. values: float32 [n]."""
+        self.index, self.batch_size = index, batch_size
+        self.rows, self.slots, self.values = index.spread(rows, classes, values)
+        # One look at where each vertical's slots begin, instead of one search a vertical.
+        self.cuts = torch.searchsorted(self.slots, index.offsets).tolist()
+
+    def block(self, vertical: int) -> SparseTargets:
+        """The targets of a vertical, columns counted within it."""
+        part = slice(self.cuts[vertical], self.cuts[vertical + 1])
+        columns = self.slots[part] - self.index.offsets[vertical]
+        shape = (self.batch_size, self.index.sizes[vertical])
+        return SparseTargets(self.rows[part], columns, self.values[part], shape)
+
+
+def block_targets(hard: SlotTargets, soft: SlotTargets | None, vertical: int) -> BlockTargets:
+    """Both kinds of targets of one vertical."""
+    return BlockTargets(vertical, hard.block(vertical), soft.block(vertical) if soft else None)

@@ -1,0 +1,220 @@
+"""One network's training, from its first step (or its checkpoint) to its last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.checkpoint import pack, unpack
+from kcframe.engine.evaluate import Evaluation
+from kcframe.engine.metrics_log import MetricsLog
+from kcframe.engine.model import Student
+from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from kcframe.engine.routing import Router
+from kcframe.engine.sampler import Sampler
+from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.engine.world import World
+from kcframe.errors import Interrupted, TrainingError
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.interfaces.objective import Objective
+from kcframe.interfaces.pacing import Progress
+from kcframe.interfaces.randomness import image_keys
+from kcframe.recipe.schema import Train
+from kcframe.run_dir import CHECKPOINT, RunDir
+from kcframe.taxonomy import Taxonomy
+
+SMOOTHING = 0.98  # of a vertical's loss, as Progress shows it
+
+
+class Listener(Protocol):
+    """Told what happens while it happens; shows it to someone."""
+
+    def step(self, step: int, num_steps: int, loss: float) -> None: ...
+
+    def evaluated(self, epoch: int, evaluation: Evaluation) -> None: ...
+
+
+@dataclass
+class Job:
+    """One network to train, with everything it learns from.
+
+    name: for messages. folder: the stage's, below the run directory. labels: of `images`, in the
+    taxonomy's ids. indices: int64 [n], the images to learn from. router: None if no teacher is asked.
+    evaluation: measures the network as it is.
+    """
+
+    name: str
+    folder: str
+    student: Student
+    objective: Objective
+    taxonomy: Taxonomy
+    images: ImageSet
+    labels: Labels
+    indices: Tensor
+    router: Router | None
+    train: Train
+    seed: int
+    evaluation: Callable[[], Evaluation]
+
+
+class Trainer:
+    """Runs a Job. `run` returns when it is finished; a checkpoint lets another Trainer go on from any
+    saved step to exactly the same result."""
+
+    def __init__(
+        self,
+        job: Job,
+        run_dir: RunDir,
+        world: World,
+        listener: Listener,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self.job, self.run_dir, self.world, self.listener = job, run_dir, world, listener
+        self.should_stop = should_stop
+        self.student = job.student.to(world.device)
+        self.objective = job.objective.to(world.device)
+        self.optimizer = build_optimizer(self.student, job.train)
+        self.sampler = Sampler(job.indices, job.train.batch_size, job.seed)
+        self.index = SlotIndex(job.taxonomy, world.device)
+        self.num_steps = self.sampler.batches_per_epoch * job.train.epochs
+        self.step = 0
+        self.smoothed = torch.full((job.taxonomy.num_verticals,), math.nan)
+        self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
+
+    def run(self) -> None:
+        """Train to the end. Raises Interrupted after saving, TrainingError if the loss is not finite."""
+        self._resume()
+        log = MetricsLog(self.run_dir, self.job.folder, self.step)
+        train, per_epoch = self.job.train, self.sampler.batches_per_epoch
+        self.student.train()
+        while self.step < self.num_steps:
+            terms = self._one_step()
+            loss = sum(float(term.sum()) for term in terms.values())
+            if not math.isfinite(loss):
+                self._diverged(terms)
+            self.listener.step(self.step, self.num_steps, loss)
+            if self.step % train.log_every == 0 or self.step == self.num_steps:
+                log.add(
+                    kind="step", step=self.step, epoch=self.step / per_epoch, **self._readings(terms, loss)
+                )
+            end_of_epoch = self.step % per_epoch == 0
+            if end_of_epoch and self._evaluation_due(self.step // per_epoch):
+                found = self.job.evaluation()
+                self.listener.evaluated(self.step // per_epoch, found)
+                log.add(kind="evaluation", step=self.step, epoch=self.step // per_epoch, **found.summary())
+            stop = self.should_stop()
+            due = train.checkpoint_every and self.step % train.checkpoint_every == 0
+            if end_of_epoch or due or stop:
+                log.flush()
+                self.run_dir.write(self.checkpoint_name, pack(self.state()))
+            if stop and self.step < self.num_steps:
+                raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
+
+    def _evaluation_due(self, epoch: int) -> bool:
+        every = self.job.train.evaluate_every
+        # The finished network is measured by whoever asked for it, not twice.
+        return bool(every) and epoch % every == 0
+
+    def _one_step(self) -> dict[str, Tensor]:
+        job, world = self.job, self.world
+        epoch, indices = self.sampler.batch(self.step, world.rank, world.size)
+        labels = job.labels.take(indices)
+        images = job.images.load(indices, image_keys(job.seed, epoch, indices)).to(world.device)
+        start = self.step - self.step % self.sampler.batches_per_epoch
+        whole = min(job.train.batch_size, len(job.indices) - (self.step - start) * job.train.batch_size)
+
+        rows, classes = labels.rows().to(world.device), labels.classes.to(world.device)
+        ones = torch.ones(len(rows), device=world.device)
+        hard = SlotTargets(self.index, len(indices), rows, classes, ones)
+        soft = None
+        with self._autocast():
+            if job.router is not None:
+                soft = SlotTargets(self.index, len(indices), *job.router(images, labels))
+            weights = self.student.head.pacing.weights(self.progress())
+            self.optimizer.zero_grad(set_to_none=True)
+            set_learning_rate(self.optimizer, learning_rate_at(job.train, self.step, self.num_steps))
+            terms = backward_by_block(
+                self.student.head,
+                self.objective,
+                self.student.features(images),
+                lambda vertical: block_targets(hard, soft, vertical),
+                weights,
+                whole,
+            )
+        clip_gradients(self.student, job.train.clip_gradient_norm)
+        self.optimizer.step()
+        self.step += 1
+        now = torch.stack([term.cpu() for term in terms.values()]).sum(0)
+        self.smoothed = torch.where(
+            self.smoothed.isnan(), now, SMOOTHING * self.smoothed + (1 - SMOOTHING) * now
+        )
+        return terms
+
+    def _autocast(self):
+        if self.job.train.precision == "bfloat16":
+            return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def progress(self) -> Progress:
+        """Where training stands, for pacing."""
+        epoch = self.step / self.sampler.batches_per_epoch
+        return Progress(self.step, self.num_steps, epoch, self.job.train.epochs, self.smoothed.clone())
+
+    def _readings(self, terms: dict[str, Tensor], loss: float) -> dict[str, Any]:
+        paced = self.student.head.pacing.readings()
+        return {
+            "loss": loss,
+            "terms": {name: float(term.sum()) for name, term in terms.items()},
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "vertical_loss": [round(value, 6) for value in self.smoothed.tolist()],
+            **{name: [round(v, 6) for v in values.tolist()] for name, values in paced.items()},
+        }
+
+    def _diverged(self, terms: dict[str, Tensor]) -> None:
+        bad = {
+            self.job.taxonomy.verticals[v]
+            for term in terms.values()
+            for v in (~term.isfinite()).nonzero().flatten().tolist()
+        }
+        raise TrainingError(
+            f"{self.job.name}: the loss is not finite at step {self.step} (in {', '.join(sorted(bad)[:5])}); "
+            "the last checkpoint is kept. Lower train.learning_rate, now "
+            f"{self.job.train.learning_rate}, or set train.clip_gradient_norm"
+        )
+
+    # -- checkpoint -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        router = self.job.router
+        return {
+            "step": self.step,
+            "model": self.student.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "smoothed": self.smoothed,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.world.device.type == "cuda" else None,
+            "routed": [router.images_routed, router.teacher_images] if router else None,
+        }
+
+    def _resume(self) -> None:
+        if not self.run_dir.exists(self.checkpoint_name):
+            return
+        saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.path(self.checkpoint_name))
+        self.student.load_state_dict(saved["model"])
+        self.objective.load_state_dict(saved["objective"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.smoothed = saved["step"], saved["smoothed"]
+        torch.set_rng_state(saved["random"])
+        if saved["random_cuda"] is not None and self.world.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["random_cuda"])
+        if self.job.router is not None and saved["routed"]:
+            self.job.router.images_routed, self.job.router.teacher_images = saved["routed"]

@@ -1,0 +1,121 @@
+"""The interface of data sources: where images and labels come from.
+
+A source knows its taxonomy and has image sets, one a split. An image set knows all its labels without
+decoding a picture, and makes pictures a batch at a time. Everything random about a picture comes from
+the key it is given, so order, batch size and the number of workers never change what an image is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kcframe.interfaces.options import PluginOptions
+from kcframe.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Multi-label targets of n images, sparse: image i has `classes[offsets[i]:offsets[i+1]]`.
+
+    offsets: int64 [n+1]; classes: int32 [total], class ids, ascending within an image, with all
+    ancestors already in (`Taxonomy.with_ancestors`).
+    """
+
+    offsets: Tensor
+    classes: Tensor
+
+    @classmethod
+    def from_lists(cls, labels: Iterable[Iterable[int]]) -> Labels:
+        """From one list of class ids an image."""
+        rows = [list(row) for row in labels]
+        counts = torch.tensor([0] + [len(row) for row in rows], dtype=torch.int64)
+        flat = [class_id for row in rows for class_id in row]
+        return cls(counts.cumsum(0), torch.tensor(flat, dtype=torch.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, index: int) -> list[int]:
+        """Class ids of one image."""
+        return self.classes[self.offsets[index] : self.offsets[index + 1]].tolist()
+
+    def rows(self) -> Tensor:
+        """int64 [total]: the image that each entry of `classes` belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
+
+    def restrict(self, new_ids: Tensor) -> Labels:
+        """Only some classes, renumbered. new_ids: int [N], each class's new id, -1 to leave it out."""
+        renumbered = new_ids.to(torch.int32)[self.classes.long()]
+        kept = renumbered >= 0
+        counts = torch.bincount(self.rows()[kept], minlength=len(self))
+        return Labels(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), renumbered[kept])
+
+    def take(self, indices: Tensor) -> Labels:
+        """The labels of some images, in the order asked for. indices: int64 [B]."""
+        counts = self.offsets.diff()[indices]
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        within = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], counts)
+        return Labels(offsets, self.classes[torch.repeat_interleave(self.offsets[indices], counts) + within])
+
+
+class ImageSet(ABC):
+    """The images of one split. `labels` has one entry an image."""
+
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, indices: Tensor, keys: Tensor | None) -> Tensor:
+        """Pictures as float32 [B, C, H, W] in 0..1, all of the source's channels and size.
+
+        indices: int64 [B]. keys: int64 [B], one a picture, the only source of randomness for its
+        augmentation; None asks for the picture without augmentation (evaluation).
+        Raises DataError, naming the file, for a picture that cannot be read.
+        """
+
+    def name(self, index: int) -> str:
+        """What to call an image in errors and reports: a file name, say."""
+        return f"image {index}"
+
+
+class DataSource(ABC):
+    """Subclass it, give it a `name` and `Options`, and return it from the hook `kcframe_data`.
+
+    class Mine(DataSource):
+        name = "mine"
+        Options = MyOptions
+        channels, image_size = 3, 224
+
+        @property
+        def taxonomy(self): ...
+        def split(self, name): ...
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+    channels: int
+    image_size: int
+
+    def __init__(self, options: PluginOptions):
+        self.options = options
+
+    @property
+    @abstractmethod
+    def taxonomy(self) -> Taxonomy:
+        """The classes, verticals and parents of all splits."""
+
+    @abstractmethod
+    def split(self, name: str) -> ImageSet:
+        """The images of 'train' or 'test'. They share nothing: no picture is in both."""
+
+    def describe(self) -> dict[str, object]:
+        """Facts for the run directory and report: counts, what was left out and why."""
+        return {}

@@ -1,0 +1,79 @@
+"""The interface of objectives: paced logits and targets of one vertical's block to named losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kcframe.interfaces.options import PluginOptions
+
+
+@dataclass(frozen=True)
+class SparseTargets:
+    """Targets that are zero but for a few entries, in a matrix of `shape`.
+
+    rows, columns: int64 [n]; values: float32 [n]; no (row, column) stands twice.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    shape: tuple[int, int]
+
+    def dense(self) -> Tensor:
+        """float32 `shape`."""
+        full = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
+        full[self.rows, self.columns] = self.values
+        return full
+
+
+@dataclass(frozen=True)
+class BlockTargets:
+    """What the B images of a batch should be in one vertical's N_v classes.
+
+    hard: 1 for each label. soft: the teachers' probabilities (eq. 2's z*), or None where no teacher is
+    asked. Everything not listed is 0: a negative, not a gap.
+    """
+
+    vertical: int
+    hard: SparseTargets
+    soft: SparseTargets | None
+
+
+class Objective(nn.Module, ABC):
+    """Subclass it and return it from the hook `kcframe_objective`.
+
+    class Mine(Objective):
+        name = "mine"
+        uses_teachers = True
+        def forward(self, logits, targets):
+            return {"soft": ((logits.sigmoid() - targets.soft.dense()) ** 2).sum()}
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+
+    uses_teachers: bool = False
+    """True asks the engine to run teachers and fill `BlockTargets.soft`."""
+
+    num_kept: int | None = None
+    """K: how many of a teacher's most probable classes are kept an image; None keeps all."""
+
+    def __init__(self, options: PluginOptions):
+        super().__init__()
+        self.options = options
+
+    def soften(self, teacher_logits: Tensor) -> Tensor:
+        """A teacher's logits [b, its classes] -> the probabilities kept as soft targets."""
+        return teacher_logits.sigmoid()
+
+    @abstractmethod
+    def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        """Paced logits [B, N_v] -> named terms, each a scalar summed over the block's images and classes.
+
+        The engine divides by the batch size, applies the pacing's weight and adds up the terms.
+        """

@@ -1,0 +1,71 @@
+"""The interface of pacing: how fast each vertical learns.
+
+Pacing here is Knowledge Concentration's (eq. 4): a module on a vertical's logits, a weight a vertical
+computed from the progress of training, or both. (Curriculum learning's "pacing function", how many
+examples are shown when, is something else.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from kcframe.interfaces.options import PluginOptions
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, the same on all workers.
+
+    step: steps finished, of num_steps. epoch: epochs finished (a fraction), of num_epochs.
+    loss: float32 [M], each vertical's loss an image, smoothed over steps (exponential, 0.98);
+    nan before the first step.
+    """
+
+    step: int
+    num_steps: int
+    epoch: float
+    num_epochs: int
+    loss: Tensor
+
+
+class Pacing(nn.Module, ABC):
+    """Subclass it, override what you need, and return it from the hook `kcframe_pacing`.
+
+    class Warm(Pacing):
+        name = "warm"
+        def weights(self, progress):
+            return torch.full((len(self.sizes),), min(1.0, progress.step / 100))
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+
+    learning_rate_scale: float = 1.0
+    """The learning rate of the pacing's own parameters, times the recipe's. They have no weight decay."""
+
+    def __init__(self, options: PluginOptions, sizes: Sequence[int], num_classes: int):
+        """sizes: (N_1, …, N_M). num_classes: N."""
+        super().__init__()
+        self.options = options
+        self.sizes = tuple(sizes)
+        self.num_classes = num_classes
+
+    def start(self, classifiers: Sequence[nn.Linear]) -> None:
+        """Called once before training: may set the classifiers' [N_v, hidden] weights and biases."""
+
+    def forward(self, logits: Tensor, vertical: int) -> Tensor:
+        """One vertical's logits [B, N_v] -> paced logits [B, N_v]. Default: unchanged."""
+        return logits
+
+    def weights(self, progress: Progress) -> Tensor | None:
+        """float [M]: each vertical's share in the loss of the coming step. None: all 1."""
+        return None
+
+    def readings(self) -> dict[str, Tensor]:
+        """Named values a vertical, each float [M], written to the metrics: {"gamma": …}."""
+        return {}

@@ -1,0 +1,175 @@
+"""The stages of a run, in order: specialists, student arms, results, report. A finished stage is kept."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+import yaml
+
+from kcframe import run_dir as names
+from kcframe.assemble import build_source, teacher_sources
+from kcframe.backends import get_backend
+from kcframe.backends.base import Watcher
+from kcframe.errors import RecipeError, RunDirError
+from kcframe.interfaces.data import DataSource
+from kcframe.recipe.schema import Recipe
+from kcframe.registry import installed
+from kcframe.report.build import build_report
+from kcframe.results import collect
+from kcframe.run_dir import RunDir
+from kcframe.stages import Stage, fingerprint, sample_indices, settings_of
+from kcframe.taxonomy import Taxonomy
+
+PACKAGES = (
+    "kcframe",
+    "torch",
+    "torchvision",
+    "ray",
+    "numpy",
+    "pillow",
+    "fonttools",
+    "matplotlib",
+    "safetensors",
+)
+
+
+def run(
+    recipe: Recipe,
+    run_dir: RunDir,
+    watcher: Watcher,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Do whatever of the recipe is not done yet in this run directory; returns results.json's content.
+
+    say: for a line to the user. Raises RunDirError before any work if the directory holds stages that
+    were trained with other settings or data, Interrupted once `should_stop` says so and all is saved.
+    """
+    check_teachers(recipe)
+    source = build_source(recipe)
+    stages = plan(recipe, source.taxonomy)
+    for stage in stages:
+        refuse_other_settings(stage, recipe, run_dir)
+    prepare(recipe, source, run_dir, say)
+    pending = [stage for stage in stages if not run_dir.exists(f"{stage.folder}/{names.RESULT}")]
+    if len(pending) < len(stages):
+        say(f"{len(stages) - len(pending)} of {len(stages)} stages are finished and kept")
+    for stage in pending:
+        settings = settings_of(stage, recipe)
+        mark = {"stage": str(stage), "fingerprint": fingerprint(settings), "settings": settings}
+        run_dir.write_json(f"{stage.folder}/{names.STAGE}", mark)
+    backend = get_backend(recipe.execution.backend)
+    for kind in ("specialist", "arm"):
+        group = [stage for stage in pending if stage.kind == kind]
+        backend.run(group, recipe, run_dir, watcher, should_stop)
+    results = collect(recipe, run_dir, source.taxonomy.verticals)
+    run_dir.write_json(names.RESULTS, results)
+    write_samples(source, run_dir)
+    build_report(run_dir)
+    return results
+
+
+def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:
+    """All stages, in order: specialists by vertical, then the arms as the recipe lists them."""
+    verticals = taxonomy.verticals if recipe.specialists is not None else ()
+    return [Stage("specialist", name) for name in verticals] + [Stage("arm", name) for name in recipe.arms]
+
+
+def check_teachers(recipe: Recipe) -> None:
+    """RecipeError for an arm that needs specialists the recipe does not train."""
+    if recipe.specialists is not None:
+        return
+    for name, spec in recipe.arms.items():
+        if any(source.needs_specialists for source in teacher_sources(spec)):
+            raise RecipeError(
+                f"arms.{name}: learns from this run's specialists, but the recipe has no 'specialists' "
+                "section: add one, or name other teachers"
+            )
+
+
+def refuse_other_settings(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None:
+    """RunDirError if this stage was begun here with other settings, naming each difference."""
+    name = f"{stage.folder}/{names.STAGE}"
+    if not run_dir.exists(name):
+        return
+    before, now = run_dir.read_json(name)["settings"], settings_of(stage, recipe)
+    if fingerprint(before) == fingerprint(now):
+        return
+    changes = [f"  {path}: {old!r} -> {new!r}" for path, old, new in _differences(before, now, "")]
+    raise RunDirError(
+        f"{run_dir}: holds {stage}, trained with other settings:\n"
+        + "\n".join(changes[:8])
+        + f"\ngive another --run-dir, or delete {run_dir.path(stage.folder)} to train it anew"
+    )
+
+
+def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(set(old) | set(new)):
+            found += _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        return found
+    return [] if old == new else [(path, old, new)]
+
+
+def prepare(recipe: Recipe, source: DataSource, run_dir: RunDir, say: Callable[[str], None]) -> None:
+    """Write what the run starts from, and compare it with what an earlier start wrote."""
+    taxonomy = source.taxonomy
+    if run_dir.exists(names.TAXONOMY):
+        before = Taxonomy.from_json(run_dir.read(names.TAXONOMY).decode())
+        if before != taxonomy:
+            raise RunDirError(
+                f"{run_dir}: was begun with other data ({before.num_classes} classes in "
+                f"{before.num_verticals} verticals, now {taxonomy.num_classes} in {taxonomy.num_verticals}, "
+                "or other names): give another --run-dir"
+            )
+    found = versions()
+    if run_dir.exists(names.VERSIONS):
+        before = run_dir.read_json(names.VERSIONS)
+        for package in sorted(set(before) | set(found)):
+            if before.get(package) != found.get(package):
+                say(
+                    f"note: {package} was {before.get(package)} when this run began, now {found.get(package)}"
+                )
+    else:
+        run_dir.write_json(names.VERSIONS, found)
+    plain = recipe.model_dump(mode="json")
+    run_dir.write(names.RECIPE, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    run_dir.write(names.TAXONOMY, taxonomy.to_json())
+    splits = {name: len(source.split(name)) for name in ("train", "test")}
+    run_dir.write_json(names.DATA, {"images": splits, **source.describe()})
+
+
+def versions() -> dict[str, str]:
+    """Python, packages and plugin distributions with their versions."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | installed().versions()
+
+
+def write_samples(source: DataSource, run_dir: RunDir) -> None:
+    """A few test images of each vertical with their labels, for the report."""
+    from PIL import Image
+
+    test, taxonomy = source.split("test"), source.taxonomy
+    chosen = sample_indices(test.labels, taxonomy)
+    listed = []
+    for number, index in enumerate(chosen):
+        picture = test.load(torch.tensor([index]), None)[0].mul(255).round().byte()
+        grey = picture.shape[0] == 1
+        array = picture[0].numpy() if grey else picture[:3].permute(1, 2, 0).numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "PNG")
+        run_dir.write(names.sample_file(number), buffer.getvalue())
+        labels = [taxonomy.classes[c] for c in test.labels.of(index)]
+        listed.append({"image": index, "name": test.name(index), "labels": labels})
+    run_dir.write_json(names.SAMPLES, listed)

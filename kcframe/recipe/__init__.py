@@ -1,0 +1,1 @@
+"""Recipes: read, checked, resolved. Imports neither torch nor ray."""

@@ -1,0 +1,216 @@
+"""From a recipe file to a checked `Recipe`: every problem at once, each with its place and a remedy."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from kcframe.errors import RecipeError, did_you_mean
+from kcframe.recipe.document import (
+    PLUGIN_KEYS,
+    Document,
+    Keys,
+    dotted,
+    overlay,
+    parse_overrides,
+    read_document,
+)
+from kcframe.recipe.schema import Recipe
+
+
+class Catalog(Protocol):
+    """What a recipe's check needs to know of the installed plugins."""
+
+    def names(self, kind: str) -> Iterable[str]:
+        """Every registered name of a kind."""
+
+    def options_schema(self, kind: str, name: str) -> type[BaseModel] | None:
+        """A plugin's options; None if there is no such plugin."""
+
+    def advice(self, kind: str, name: str) -> str:
+        """What to say of a name that is not registered."""
+
+
+def load_recipe(source: str, catalog: Catalog, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, overlay and check a recipe. Raises RecipeError with all problems.
+
+    source: path or fsspec URL. overrides: `path=value` strings, applied last.
+    The result is complete: every arm in full, every option with its default.
+    """
+
+    def known_options(kind: str, name: str) -> set[str] | None:
+        schema = catalog.options_schema(kind, name)
+        return set(schema.model_fields) if schema else None
+
+    document = overlay(read_document(source), parse_overrides(overrides), known_options)
+    checker = _Checker(catalog, known_options)
+    recipe = checker.check(document)
+    if recipe is None or checker.problems:
+        raise RecipeError(dict.fromkeys(checker.problems))
+    return recipe
+
+
+class _Checker:
+    def __init__(self, catalog: Catalog, known_options):
+        self.catalog, self.known_options = catalog, known_options
+        self.problems: list[str] = []
+
+    def check(self, document: Document) -> Recipe | None:
+        tree = dict(document.tree)
+        student = document.at(("student",))
+        arms = tree.get("arms")
+        tree.pop("student", None)
+        if not isinstance(student.tree, dict):
+            self.say(document, ("student",), "should be a mapping of fields")
+            student = Document()
+        if isinstance(arms, dict):
+            tree["arms"] = {name: self.arm(document, student, name) for name in arms}
+        recipe = self.validate(
+            Recipe, tree, lambda path: _place(document, path), extra=("student", "include")
+        )
+        self.cross_check(document, tree)
+        return recipe
+
+    def arm(self, document: Document, student: Document, name: str) -> Any:
+        """An arm's tree: the student section with the arm laid over it."""
+        own = document.at(("arms", name))
+        if own.tree is None:
+            own = Document({}, own.origins)
+        if not isinstance(own.tree, dict):
+            return own.tree
+        return overlay(student, own, self.known_options).tree
+
+    def validate(self, model: type[BaseModel], tree: Any, place, extra: Sequence[str] = ()) -> Any:
+        """Check a tree against a model and its plugins against theirs, filling in options' defaults."""
+        if isinstance(tree, dict):
+            self.plugins(tree, (), place)
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            for found in error.errors():
+                self.problems.append(_sentence(model, found, place, extra))
+        return None
+
+    def plugins(self, tree: dict, path: Keys, place) -> None:
+        """Resolve plugin references anywhere below `tree`, in place."""
+        for key, value in list(tree.items()):
+            here = (*path, key)
+            if key == "options":
+                continue
+            if key in PLUGIN_KEYS and value is not None:
+                tree[key] = self.plugin(PLUGIN_KEYS[key], value, here, place)
+            elif key == "teachers" and isinstance(value, list):
+                tree[key] = [self.plugin("teacher", v, (*here, n), place) for n, v in enumerate(value)]
+            elif isinstance(value, dict):
+                tree[key] = value = dict(value)
+                self.plugins(value, here, place)
+
+    def plugin(self, kind: str, value: Any, path: Keys, place) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            return value  # the schema says what is wrong
+        name, options = value["name"], value.get("options")
+        schema = self.catalog.options_schema(kind, name)
+        if schema is None:
+            where, shown = place((*path, "name"))
+            self.problems.append(f"{where}: {shown}: {self.catalog.advice(kind, name)}")
+            return value
+        options = {} if options is None else options
+        if not isinstance(options, dict):
+            return value
+        try:
+            checked = schema.model_validate(options)
+        except ValidationError as error:
+            for found in error.errors():
+                found["loc"] = ("options", *found["loc"])
+                self.problems.append(
+                    _sentence(
+                        schema, found, lambda tail: place((*path, *tail)), skip=1, owner=f"{kind} '{name}'"
+                    )
+                )
+            return value
+        return {**value, "options": checked.model_dump(mode="json")}
+
+    def cross_check(self, document: Document, tree: dict) -> None:
+        arms, baseline = tree.get("arms"), tree.get("baseline")
+        if not isinstance(arms, dict):
+            return
+        if isinstance(baseline, str) and baseline not in arms:
+            self.say(document, ("baseline",), f"no arm '{baseline}'; {did_you_mean(baseline, arms)}")
+
+    def say(self, document: Document, path: Keys, what: str) -> None:
+        self.problems.append(f"{document.origin(path)}: {dotted(path)}: {what}")
+
+
+def _place(document: Document, path: Keys) -> tuple[str, str]:
+    """(file:line, path to show): what an arm inherits is shown where the student section says it."""
+    if path[:1] == ("arms",) and len(path) > 2 and path not in document.origins:
+        inherited = ("student", *path[2:])
+        parent = ("student", *path[2:-1])
+        own_parent = path[:-1] in document.origins and len(path) > 3
+        if inherited in document.origins or (parent in document.origins and not own_parent):
+            return document.origin(inherited), dotted(inherited)
+    return document.origin(path), dotted(path)
+
+
+def _sentence(
+    model: type[BaseModel], found: Any, place, extra: Sequence[str] = (), skip: int = 0, owner: str = ""
+) -> str:
+    """One pydantic error as a line for people."""
+    loc: Keys = tuple(part for part in found["loc"] if part != "[key]")
+    where, shown = place(loc)
+    kind, value = found["type"], found.get("input")
+    if kind == "extra_forbidden":
+        fields = [*_fields_at(model, loc[skip:-1]), *(extra if len(loc) == 1 else ())]
+        what = f"unknown {'option' if owner else 'field'}{f' of {owner}' if owner else ''}; "
+        return f"{where}: {shown}: {what}{did_you_mean(str(loc[-1]), fields)}"
+    if kind == "missing":
+        about = _describe(model, loc[skip:])
+        return f"{where}: {shown}: is missing{f' ({about})' if about else ''}"
+    message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        message = "should be a mapping of fields"
+    if kind == "literal_error" and isinstance(value, str):
+        expected = [word.strip("' ") for word in found["ctx"]["expected"].replace(" or ", ",").split(",")]
+        message += f"; {did_you_mean(value, expected)}" if len(expected) > 1 else ""
+    got = "" if isinstance(value, (dict, list, BaseModel)) else f", not {value!r}"
+    return f"{where}: {shown}: {message}{got}"
+
+
+def _model_at(model: Any, loc: Keys) -> type[BaseModel] | None:
+    """The pydantic model that describes what stands at a path."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:
+            arguments = [a for a in typing.get_args(current) if a not in (type(None), Ellipsis)]
+            origin = typing.get_origin(current)
+            current = arguments[-1] if origin in (dict, tuple, list) and arguments else None
+        while typing.get_origin(current) in (typing.Union, types.UnionType):
+            current = next(
+                (a for a in typing.get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)),
+                next(
+                    (a for a in typing.get_args(current) if typing.get_origin(a) in (dict, tuple, list)), None
+                ),
+            )
+        while typing.get_origin(current) is typing.Annotated:
+            current = typing.get_args(current)[0]
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _fields_at(model: type[BaseModel], loc: Keys) -> list[str]:
+    found = _model_at(model, loc)
+    return list(found.model_fields) if found else []
+
+
+def _describe(model: type[BaseModel], loc: Keys) -> str:
+    parent = _model_at(model, loc[:-1])
+    field = parent.model_fields.get(str(loc[-1])) if parent and loc else None
+    return (field.description or "") if field else ""

@@ -1,0 +1,105 @@
+"""What a recipe may say. Every field has bounds and a line of help; unknown names are errors.
+
+Plugin options are a plain mapping here: the registry checks them against the plugin's own schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\\:\s][^/\\:]*$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, refuses unknown names and numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginRef(Section):
+    """A plugin by its registered name, with its own options."""
+
+    name: str = Field(description="as `kcframe plugins` lists it")
+    options: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
+
+
+class Train(Section):
+    """How one network is trained. One step is one optimizer step."""
+
+    epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
+    batch_size: int = Field(ge=1, le=1_000_000, description="images a step, over all workers together")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="torch's AdamW or SGD")
+    learning_rate: float = Field(gt=0, le=1000, description="at its highest")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, AdamW's first beta")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="on matrices; never on biases, norms or pace")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="after the warm-up")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
+    clip_gradient_norm: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs under autocast")
+    log_every: int = Field(10, ge=1, description="steps between lines in the metrics")
+    evaluate_every: int = Field(1, ge=0, description="epochs between evaluations; 0: only at the end")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints, beside the one after every epoch"
+    )
+
+
+class Classifier(Section):
+    """The last layer of the head: one matrix [N_v, hidden] a vertical."""
+
+    bias: bool = Field(True, description="one bias a class; the paper's parameter counts have none")
+    init_bias: float | Literal["base-rate"] = Field(
+        "base-rate",
+        description="where biases start, unless pacing says; base-rate: -ln(N - 1), so each class at 1/N",
+    )
+
+
+class Specialists(Section):
+    """One network a vertical, trained on that vertical's images alone (eq. 1)."""
+
+    backbone: PluginRef
+    train: Train
+
+
+class Student(Section):
+    """One student: its network, what it learns from, and its budget."""
+
+    backbone: PluginRef
+    expander: PluginRef
+    classifier: Classifier = Classifier()
+    pacing: PluginRef = PluginRef(name="none")
+    objective: PluginRef
+    teachers: tuple[PluginRef, ...] = (PluginRef(name="specialists"),)
+    train: Train
+
+
+class Execution(Section):
+    """Where the run happens."""
+
+    backend: Literal["local"] = Field("local", description="local: in this process")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
+
+
+class Recipe(Section):
+    """A whole recipe, with every arm written out in full (see `kcframe.recipe.arms`)."""
+
+    kcframe: Literal[1] = Field(description="version of the recipe format")
+    name: Name
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: PluginRef
+    specialists: Specialists | None = Field(None, description="left out: no specialists are trained")
+    arms: dict[Name, Student] = Field(min_length=1)
+    baseline: str | None = Field(None, description="the arm that gap closed is measured from")
+    execution: Execution = Execution()
+
+    @field_validator("arms")
+    @classmethod
+    def _distinct_folders(cls, arms: dict[str, Student]) -> dict[str, Student]:
+        # Arms become folders, and some file systems do not tell A from a.
+        lower: dict[str, str] = {}
+        for name in arms:
+            if (other := lower.setdefault(name.casefold(), name)) != name:
+                raise ValueError(f"arms '{other}' and '{name}' differ only in case: rename one")
+        return arms

@@ -1,0 +1,145 @@
+"""The run directory: every path and file name, once. Any fsspec URL will do.
+
+recipe.yaml       the resolved recipe          versions.json   packages and plugins
+taxonomy.json     classes and verticals        data.json       facts about the data
+results.json      the table, for machines      report.html     the report, for people
+samples/          a few test images
+specialists/V/    one folder a specialist      arms/A/         one folder a student arm
+    stage.json               the settings it was begun with
+    checkpoint.safetensors   while training; deleted when finished
+    metrics.jsonl            one line a logged step, one an evaluation
+    weights.safetensors      the finished network
+    result.json              the finish mark: figures, fingerprint
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kcframe.errors import RunDirError
+
+RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
+RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+WEIGHTS, RESULT, STAGE = "weights.safetensors", "result.json", "stage.json"
+
+
+def specialist_folder(vertical: str) -> str:
+    """Folder of a vertical's specialist, below the run directory."""
+    return f"specialists/{quote(vertical, safe=' +-_.,()&')}"
+
+
+def arm_folder(arm: str) -> str:
+    """Folder of a student arm, below the run directory."""
+    return f"arms/{quote(arm, safe=' +-_.,()&')}"
+
+
+def sample_file(number: int) -> str:
+    """A sample image's file, below the run directory."""
+    return f"samples/{number:03d}.png"
+
+
+class RunDir:
+    """Reads and writes whole files; a file is there whole or not at all.
+
+    Raises RunDirError, naming the URL, when the storage refuses.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]):
+        url = os.fspath(url)
+        self.local = "://" not in url or url.startswith("file://")
+        if self.local:
+            url = str(Path(url.removeprefix("file://")).expanduser().absolute())
+        self.url = url.rstrip("/")
+        self._filesystem = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    def path(self, name: str) -> str:
+        """URL of a file."""
+        return f"{self.url}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return self._try(name, "looked for", lambda: self._fs.exists(self.path(name)))
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file; RunDirError if it is not there."""
+        return self._try(name, "read", lambda: self._fs.cat_file(self.path(name)))
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise RunDirError(
+                f"{self.path(name)}: damaged, not JSON ({error}); delete it to make it anew"
+            ) from None
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file at once: a reader sees the old one or the new one, never a part."""
+        data = content.encode() if isinstance(content, str) else content
+        self._try(name, "written", lambda: self._write(name, data))
+
+    def _write(self, name: str, data: bytes) -> None:
+        if not self.local:
+            self._fs.pipe_file(self.path(name), data)  # an object appears when its upload is complete
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: Any) -> None:
+        # JSON has no nan: what has no value is null.
+        self.write(name, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it is there."""
+        if self.exists(name):
+            self._try(name, "deleted", lambda: self._fs.rm_file(self.path(name)))
+
+    def folders(self, parent: str) -> list[str]:
+        """Names of the folders in a folder, sorted; none if it is not there."""
+
+        def listed() -> list[str]:
+            self._fs.invalidate_cache()
+            if not self._fs.exists(self.path(parent)):
+                return []
+            found = self._fs.ls(self.path(parent), detail=True)
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == "directory")
+
+        return self._try(parent, "listed", listed)
+
+    @property
+    def _fs(self):
+        if self._filesystem is None:
+            import fsspec
+
+            try:
+                self._filesystem = fsspec.url_to_fs(self.url)[0]
+            except (ImportError, ValueError) as error:
+                raise RunDirError(f"run directory {self.url}: {error}") from None
+        return self._filesystem
+
+    def _try(self, name: str, done: str, action):
+        try:
+            return action()
+        except FileNotFoundError:
+            raise RunDirError(f"{self.path(name)}: no such file") from None
+        except RunDirError:
+            raise
+        except Exception as error:  # each storage raises its own
+            raise RunDirError(
+                f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
+            ) from error

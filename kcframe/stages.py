@@ -1,0 +1,237 @@
+"""What a stage does, wherever it runs: train one network, measure it, keep it.
+
+A stage is named by plain data, so that it can be sent to another process; everything it needs is
+rebuilt there from the resolved recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kcframe.assemble import (
+    build_objective,
+    build_source,
+    build_specialist,
+    build_student,
+    build_teachers,
+    teacher_sources,
+)
+from kcframe.engine.checkpoint import pack_weights
+from kcframe.engine.evaluate import Evaluation, Settings, as_json, evaluate
+from kcframe.engine.model import Student, count_parameters
+from kcframe.engine.routing import Router
+from kcframe.engine.train import Job, Listener, Trainer
+from kcframe.engine.world import World
+from kcframe.errors import DataError
+from kcframe.interfaces.data import DataSource, Labels
+from kcframe.recipe.schema import PluginRef, Recipe, Train
+from kcframe.run_dir import CHECKPOINT, RESULT, WEIGHTS, RunDir, arm_folder, specialist_folder
+from kcframe.taxonomy import Taxonomy
+
+EVALUATION_BATCH = 512
+SAMPLES_PER_VERTICAL = 3
+NO_EFFECT = {"log_every", "evaluate_every", "checkpoint_every"}  # on what a network becomes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """kind and name of a stage: a vertical's specialist, or an arm."""
+
+    kind: Literal["specialist", "arm"]
+    name: str
+
+    @property
+    def folder(self) -> str:
+        """Below the run directory."""
+        return specialist_folder(self.name) if self.kind == "specialist" else arm_folder(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what this stage produces."""
+    settings: dict[str, Any] = {"seed": recipe.seed, "data": recipe.data.model_dump(mode="json")}
+    if stage.kind == "specialist":
+        settings["specialists"] = recipe.specialists.model_dump(mode="json")
+        _forget_no_effect(settings["specialists"]["train"])
+        return settings
+    spec = recipe.arms[stage.name]
+    settings["arm"] = spec.model_dump(mode="json")
+    _forget_no_effect(settings["arm"]["train"])
+    sources = teacher_sources(spec)
+    if not sources:
+        del settings["arm"]["teachers"]
+    if any(source.needs_specialists for source in sources):
+        settings["specialists"] = settings_of(Stage("specialist", ""), recipe)["specialists"]
+    return settings
+
+
+def _forget_no_effect(train: dict[str, Any]) -> None:
+    for name in NO_EFFECT:
+        train.pop(name, None)
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """A short hash of a stage's settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_stage(
+    stage: Stage,
+    recipe: Recipe,
+    run_dir: RunDir,
+    world: World,
+    listener: Listener,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train (or go on training) a stage's network and write its weights and result."""
+    source = build_source(recipe)
+    work = (
+        _specialist(stage, recipe, source, world)
+        if stage.kind == "specialist"
+        else _arm(stage, recipe, source, run_dir, world)
+    )
+    trainer = Trainer(work.job, run_dir, world, listener, should_stop)
+    trainer.run()
+    if world.rank:
+        return
+    run_dir.write(f"{stage.folder}/{WEIGHTS}", pack_weights(work.job.student.state_dict(), work.about))
+    found = work.job.evaluation()
+    router = work.job.router
+    run_dir.write_json(
+        f"{stage.folder}/{RESULT}",
+        {
+            "stage": str(stage),
+            "parameters": count_parameters(work.job.student),
+            "train_images": len(work.job.indices),
+            "steps": trainer.num_steps,
+            "images_routed": router.images_routed if router else 0,
+            "teacher_images": router.teacher_images if router else 0,
+            **as_json(found),
+            "samples": work.samples(found) if work.samples else [],
+        },
+    )
+    run_dir.delete(f"{stage.folder}/{CHECKPOINT}")
+
+
+@dataclass
+class _Work:
+    job: Job
+    about: dict[str, Any]
+    samples: Callable[[Evaluation], list[dict[str, Any]]] | None = None
+
+
+def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) -> _Work:
+    vertical = source.taxonomy.verticals.index(stage.name)
+    taxonomy = source.taxonomy.only(vertical)
+    new_ids = torch.full((source.taxonomy.num_classes,), -1)
+    own = torch.from_numpy(source.taxonomy.vertical_classes(vertical)).long()
+    new_ids[own] = torch.arange(len(own))
+    spec = recipe.specialists
+    # Each specialist has its own seed: else all of them would start alike.
+    seed = recipe.seed * 10_007 + vertical + 1
+    torch.manual_seed(seed)
+    student = build_specialist(spec, source.channels, source.image_size, len(own))
+    job = _job(stage, student, PluginRef(name="hard-bce"), spec.train, seed, source, taxonomy, new_ids, world)
+    about = {
+        "kind": "specialist",
+        "vertical": stage.name,
+        "backbone": spec.backbone.model_dump(mode="json"),
+        "channels": source.channels,
+        "image_size": source.image_size,
+        "classes": list(taxonomy.classes),
+    }
+    return _Work(job, about)
+
+
+def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, world: World) -> _Work:
+    spec, taxonomy = recipe.arms[stage.name], source.taxonomy
+    # All arms start from the same seed and see the same pictures: they differ in what they name.
+    torch.manual_seed(recipe.seed)
+    student = build_student(spec, source.channels, source.image_size, taxonomy)
+    everything = torch.arange(taxonomy.num_classes)
+    job = _job(stage, student, spec.objective, spec.train, recipe.seed, source, taxonomy, everything, world)
+    if job.objective.uses_teachers:
+        teachers = build_teachers(spec, source, run_dir, recipe.specialists is not None)
+        job.router = Router(
+            teachers, taxonomy.num_classes, job.objective.soften, job.objective.num_kept, world.device
+        )
+    about = {
+        "kind": "student",
+        "arm": stage.name,
+        "student": spec.model_dump(mode="json"),
+        "channels": source.channels,
+        "image_size": source.image_size,
+    }
+    return _Work(job, about, lambda found: _samples(found, source))
+
+
+def _job(
+    stage: Stage,
+    student: Student,
+    objective: PluginRef,
+    train: Train,
+    seed: int,
+    source: DataSource,
+    taxonomy: Taxonomy,
+    new_ids: Tensor,
+    world: World,
+) -> Job:
+    images, test = source.split("train"), source.split("test")
+    labels, test_labels = images.labels.restrict(new_ids), test.labels.restrict(new_ids)
+    indices, test_indices = _labelled(labels), _labelled(test_labels)
+    if not len(indices):
+        raise DataError(f"{stage}: the train split has no image of its classes")
+    settings = Settings(EVALUATION_BATCH, world.device)
+    measured = test_labels.take(test_indices)
+    return Job(
+        name=str(stage),
+        folder=stage.folder,
+        student=student,
+        objective=build_objective(objective),
+        taxonomy=taxonomy,
+        images=images,
+        labels=labels,
+        indices=indices,
+        router=None,
+        train=train,
+        seed=seed,
+        evaluation=lambda: evaluate(student, test, measured, test_indices, taxonomy, settings),
+    )
+
+
+def _labelled(labels: Labels) -> Tensor:
+    """int64: the images that have a label."""
+    return (labels.offsets.diff() > 0).nonzero().flatten()
+
+
+def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
+    """A few images of each vertical, spread evenly over its images."""
+    rows, classes = labels.rows(), labels.classes.long()
+    chosen: list[int] = []
+    for vertical in range(taxonomy.num_verticals):
+        own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
+        images = rows[torch.isin(classes, own)].unique()
+        places = torch.linspace(0, len(images) - 1, min(SAMPLES_PER_VERTICAL, len(images))).round().long()
+        chosen += images[places].tolist()
+    return chosen
+
+
+def _samples(found: Evaluation, source: DataSource) -> list[dict[str, Any]]:
+    labels, taxonomy = source.split("test").labels, source.taxonomy
+    measured = _labelled(labels)
+    samples = []
+    for image in sample_indices(labels, taxonomy):
+        place = int(torch.searchsorted(measured, image))
+        best = zip(found.top_classes[place].tolist(), found.top_probabilities[place].tolist(), strict=True)
+        top = [{"class": taxonomy.classes[c], "probability": round(p, 4)} for c, p in best]
+        samples.append({"image": image, "top": top})
+    return samples
