@@ -136,5 +136,11 @@ def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a specialist")
     backbone = build_backbone(PluginRef(**about["backbone"]), about["channels"], about["image_size"])
     network = _bare_specialist(backbone, len(about["classes"]))
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(
+            f"{url}: its weights do not fit backbone '{about['backbone']['name']}' as it is now: "
+            f"{str(error).partition(chr(10))[2].strip()[:300]}"
+        ) from None
     return network.eval(), about

@@ -37,7 +37,7 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
         if (base := student.backbone.published_parameters) is not None:
             published = base
             head = count_parameters(student) - count_parameters(student.backbone)
-            row.append(f"{(head + base) / MIB:.0f}M")
+            row.append(f"{(head + base) // MIB:.0f}M")
         rows.append(row)
     if recipe.specialists is not None:
         rows.append(["specialists", *_specialists(recipe, data)])
@@ -50,7 +50,8 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
     console.print(table)
     if published is not None:
         console.print(
-            f"as published: with the backbone's published {published / 1e6:.1f}M, divided by 2^20",
+            f"as published: with {published / MIB:.1f}M for the backbone, as its source counts it; M = 2^20, "
+            "rounded down",
             highlight=False,
         )
 

@@ -33,11 +33,11 @@ def backward_by_block(
     """
     shared = head.shared(features)
     # A float32 leaf, so that M blocks' gradients are not added up in a short format under autocast.
-    leaf = shared.detach().float().requires_grad_(shared.requires_grad)
+    leaf = _full(shared.detach()).requires_grad_(shared.requires_grad)
     num_verticals = len(head.sizes)
     terms: dict[str, Tensor] = {}
     for vertical in range(num_verticals):
-        logits = head.block(vertical, leaf).float()
+        logits = _full(head.block(vertical, leaf))
         named = objective(logits, targets(vertical))
         loss = torch.stack(list(named.values())).sum() / batch_size
         if weights is not None:
@@ -49,3 +49,8 @@ def backward_by_block(
     if leaf.grad is not None:
         shared.backward(leaf.grad.to(shared.dtype))
     return terms
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Short formats become float32; float32 and float64 stay."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

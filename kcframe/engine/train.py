@@ -105,13 +105,13 @@ class Trainer:
                     kind="step", step=self.step, epoch=self.step / per_epoch, **self._readings(terms, loss)
                 )
             end_of_epoch = self.step % per_epoch == 0
-            if end_of_epoch and self._evaluation_due(self.step // per_epoch):
+            if self.world.rank == 0 and end_of_epoch and self._evaluation_due(self.step // per_epoch):
                 found = self.job.evaluation()
                 self.listener.evaluated(self.step // per_epoch, found)
                 log.add(kind="evaluation", step=self.step, epoch=self.step // per_epoch, **found.summary())
             stop = self.should_stop()
             due = train.checkpoint_every and self.step % train.checkpoint_every == 0
-            if end_of_epoch or due or stop:
+            if self.world.rank == 0 and (end_of_epoch or due or stop):
                 log.flush()
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
             if stop and self.step < self.num_steps:
@@ -148,6 +148,8 @@ class Trainer:
                 weights,
                 whole,
             )
+        if world.size > 1:
+            self._sum_over_workers(terms)
         clip_gradients(self.student, job.train.clip_gradient_norm)
         self.optimizer.step()
         self.step += 1
@@ -156,6 +158,14 @@ class Trainer:
             self.smoothed.isnan(), now, SMOOTHING * self.smoothed + (1 - SMOOTHING) * now
         )
         return terms
+
+    def _sum_over_workers(self, terms: dict[str, Tensor]) -> None:
+        # Each worker divided by the whole batch, so the sum is the whole batch's mean.
+        for parameter in self.student.parameters():
+            if parameter.grad is not None:
+                self.world.all_reduce(parameter.grad)
+        for term in terms.values():
+            self.world.all_reduce(term)
 
     def _autocast(self):
         if self.job.train.precision == "bfloat16":

@@ -17,6 +17,7 @@ Keys = tuple[Key, ...]
 PLUGIN_KEYS = {key: key for key in ("data", "backbone", "expander", "pacing", "objective")}
 """Where a recipe names a plugin: the key -> the plugin's kind. `teachers` is a list of them."""
 
+PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 MAX_NODES = 100_000  # an alias bomb grows past any memory; no recipe is this long
 
 
@@ -143,6 +144,8 @@ class _Builder:
             raise RecipeError(f"{line}: {dotted(path)}: refers to itself")
         if len(self.origins) > MAX_NODES:
             raise RecipeError(f"{line}: the recipe has more than {MAX_NODES} values")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in PLAIN_TAGS:
+            raise RecipeError(f"{line}: {dotted(path)}: not valid YAML here: the tag {node.tag}")
         if isinstance(node, yaml.MappingNode):
             written = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             twice = sorted({key for key in written if written.count(key) > 1 and key != "<<"})
@@ -217,7 +220,7 @@ def _merge(under: Any, over: Any, path: Keys, known_options: KnownOptions) -> An
         under, over = _as_plugin(under), _as_plugin(over)
     if isinstance(under, list) and isinstance(over, dict) and over and all(k.isdigit() for k in over):
         # --set student.teachers.0.name=…: a number in a path counts list entries.
-        items = list(under)
+        items = [_as_plugin(item) for item in under] if path[-1] == "teachers" else list(under)
         for key, value in over.items():
             if int(key) < len(items):
                 items[int(key)] = _merge(items[int(key)], value, (*path, int(key)), known_options)

@@ -32,7 +32,7 @@ class TorchvisionOptions(PluginOptions):
     weights: str | None = Field(
         None,
         min_length=1,
-        description="safetensors or torch state-dict file to start from, a path or URL; null: start at random",
+        description="path or URL of a safetensors or torch state-dict file to start from; null: random",
     )
     input_size: int | None = Field(
         None,
@@ -46,12 +46,12 @@ class InceptionV2Options(PluginOptions):
     """BN-Inception without its classifier."""
 
     features: Literal["1024", "3x3x1024"] = Field(
-        "1024", description="averaged over all places, or over a 3x3 grid as in Knowledge Concentration (9216)"
+        "1024", description="averaged over all places, or in a 3x3 grid: Knowledge Concentration's 9216"
     )
     weights: str | None = Field(
         None,
         min_length=1,
-        description="safetensors or torch state-dict file of this network, a path or URL; null: start at random",
+        description="path or URL of a safetensors or torch state-dict file of this network; null: random",
     )
     input_size: int | None = Field(
         None, ge=8, le=4096, description="pictures are resized to this side; null: as they come"

@@ -37,10 +37,12 @@ LEAST_SIDE = {
 }
 """The smallest pictures a family can take; families not named take any. Measured with torchvision 0.29."""
 
-FROM_TENSORFLOW = ("googlenet", "inception_v3")
-"""Families whose published weights want (x - 0.5) / 0.5."""
+HALF_MEAN = ("efficientnet_v2_l", "googlenet", "inception_v3")
+"""Models whose published weights want (x - 0.5) / 0.5: they come from TensorFlow."""
 
+WITH_AUXILIARY = ("googlenet", "inception_v3")
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+PARALLEL = "module."  # what DataParallel puts before every key
 NAMED = 5  # keys that an error names before it only counts them
 
 
@@ -49,7 +51,7 @@ class TorchvisionBackbone(Backbone):
 
     input_size null takes pictures as they come; vit and maxvit take 224 pixels, and pictures smaller than
     the model can take are enlarged to its smallest size. Weights: torchvision's published files fit, with
-    or without classifier; their normalisation is `mean` and `std`.
+    or without classifier, and `mean` and `std` are theirs. Dropout before the classifier stays.
 
     Raises PluginError (torchvision is missing or does not match torch), RecipeError (unknown model, size it
     cannot take), DataError (weights cannot be read or do not fit).
@@ -57,7 +59,6 @@ class TorchvisionBackbone(Backbone):
 
     name = "torchvision"
     Options = TorchvisionOptions
-    channels = 3
 
     def __init__(self, options: TorchvisionOptions, channels: int, image_size: int):
         super().__init__(options, channels, image_size)
@@ -70,13 +71,13 @@ class TorchvisionBackbone(Backbone):
                 f"{did_you_mean(options.model, known)}"
             )
         self.input_size = _input_size(options, image_size)
-        tensorflow = options.model in FROM_TENSORFLOW
-        self.mean, self.std = ((0.5,), (0.5,)) if tensorflow else (IMAGENET_MEAN, IMAGENET_STD)
-        self.network = _build(models, options, tensorflow)
+        if options.model not in HALF_MEAN:
+            self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.network = _build(models, options)
         classifier, self.num_features = _remove_classifier(self.network)
         if options.weights is not None:
-            ignored = (f"{classifier}.", *AUXILIARY) if tensorflow else (f"{classifier}.",)
-            load_weights(self.network, options.weights, ignored)
+            auxiliary = AUXILIARY if options.model in WITH_AUXILIARY else ()
+            load_weights(self.network, options.weights, (f"{classifier}.", *auxiliary))
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, 3, H, W] -> features [B, D]."""
@@ -89,9 +90,9 @@ def _import_torchvision() -> ModuleType:
     except Exception as error:  # a mismatched pair fails in many ways, some of them only the second time
         raise PluginError(
             f"backbone 'torchvision': torchvision cannot be imported ({type(error).__name__}: {error}). "
-            f"Installed: torch {torch.__version__}, torchvision {_version('torchvision')}. They must be a matching "
-            "pair from the same build, for example torch 2.15.0 with torchvision 0.29.2; a CPU build of torch "
-            "needs a CPU build of torchvision. Install both in one command from one index, for example: "
+            f"Installed: torch {torch.__version__}, torchvision {_version('torchvision')}. They must be a "
+            "matching pair from the same build, for example torch 2.15.0 with torchvision 0.29.2; a CPU "
+            "build of torch needs a CPU build of torchvision. Install both in one command from one index: "
             "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
         ) from error
     return torchvision
@@ -120,10 +121,10 @@ def _input_size(options: TorchvisionOptions, image_size: int) -> int | None:
     return _of_family(FIXED_SIDE, options.model) or (least if image_size < least else None)
 
 
-def _build(models: ModuleType, options: TorchvisionOptions, tensorflow: bool) -> nn.Module:
+def _build(models: ModuleType, options: TorchvisionOptions) -> nn.Module:
     """The model with a classifier of one class, on torch's default device."""
     arguments: dict[str, Any] = {"num_classes": 1}
-    if tensorflow:
+    if options.model in WITH_AUXILIARY:
         arguments |= {"aux_logits": False, "init_weights": options.weights is None}
     if options.input_size is not None:
         if options.model.startswith("vit"):
@@ -139,7 +140,8 @@ def _build(models: ModuleType, options: TorchvisionOptions, tensorflow: bool) ->
             network = models.get_model(options.model, weights=None, **arguments)
         except (AssertionError, ValueError) as error:
             raise RecipeError(
-                f"backbone 'torchvision': {options.model} cannot be built for input_size {options.input_size}: {error}"
+                f"backbone 'torchvision': {options.model} cannot be built for input_size "
+                f"{options.input_size}: {error}"
             ) from error
     return network.to("meta") if on_meta else network
 
@@ -222,10 +224,11 @@ def _read_state(url: str) -> OrderedDict[str, Tensor]:
         raise DataError(f"{url}: not a state dict: names and their tensors, nothing else")
     state = OrderedDict((_current_name(key), value) for key, value in found.items())
     # Some modules read older layouts by the version noted here; MNASNet refuses to do without.
-    state._metadata = getattr(found, "_metadata", None) or {"": {"version": 2}}  # type: ignore[attr-defined]
+    noted = None if next(iter(found)).startswith(PARALLEL) else getattr(found, "_metadata", None)
+    state._metadata = noted or {"": {"version": 2}}  # type: ignore[attr-defined]
     return state
 
 
 def _current_name(key: str) -> str:
     """Without DataParallel's prefix, and with the names DenseNet has had since PyTorch 0.4."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key.removeprefix("module."))
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key.removeprefix(PARALLEL))

@@ -1,5 +1,43 @@
+"""Options of the data source `image-folder`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
 from kcframe.interfaces.options import PluginOptions
+
+Extension = Annotated[str, Field(pattern="^[a-z0-9]+$")]
 
 
 class ImageFolderOptions(PluginOptions):
-    root: str
+    """Folders of pictures, one folder a class."""
+
+    root: str = Field(min_length=1, description="folder or URL (any fsspec protocol) of the two below")
+    train: str = Field("train", min_length=1, description="folder of the train split, below root")
+    test: str = Field("test", min_length=1, description="folder of the test split, below root")
+    taxonomy: str | None = Field(
+        None,
+        min_length=1,
+        description="path or URL of a CSV file (header class,vertical and perhaps parents, which ; separates) or "
+        'JSON file ({"verticals": {name: [classes]}, "parents": {class: [classes]}}, or as in a run directory); '
+        "null: pictures lie in <vertical>/<class>/",
+    )
+    image_size: int = Field(224, ge=8, le=1024, description="side of a picture, in pixels")
+    channels: Literal[1, 3] = Field(3, description="3: colour; 1: grey")
+    augmentation: Literal["crop-flip", "crop", "none"] = Field(
+        "crop-flip", description="random crop of 35% to 100% of the picture, and mirroring half of the time"
+    )
+    threads: int = Field(4, ge=1, le=256, description="pictures decoded at a time, in each worker")
+    extensions: tuple[Extension, ...] = Field(
+        ("jpg", "jpeg", "png", "webp", "bmp", "gif"),
+        min_length=1,
+        description="endings of picture files, in small letters and without dot; other files are left out",
+    )
+
+    @model_validator(mode="after")
+    def _two_folders(self) -> ImageFolderOptions:
+        if self.train.strip("/") == self.test.strip("/"):
+            raise ValueError(f"train and test are both '{self.train}': they must share no picture")
+        return self

@@ -68,7 +68,7 @@ class SyntheticOptions(PluginOptions):
     test_images: int = Field(200, ge=1, description="pictures in the test split")
     labels_per_image: int = Field(1, ge=1, le=16, description="patterns in one picture, of any verticals")
     image_size: int = Field(16, ge=4, le=512, description="side of a picture, in pixels")
-    channels: int = Field(1, ge=1, le=4)
+    channels: int = Field(1, ge=1, le=4, description="of a picture")
     noise: float = Field(0.3, ge=0, le=10, description="standard deviation of the noise; patterns span 0..1")
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kcframe.builtin.pacing.options import SelfPacedOptions
@@ -63,5 +64,11 @@ class SelfPaced(Pacing):
         return logits * (gamma / norm)
 
     def readings(self) -> dict[str, Tensor]:
-        """gamma: each vertical's, or the mean of its classes'."""
-        return {"gamma": torch.stack([gamma.detach().mean() for gamma in self.gamma])}
+        """gamma: each vertical's, or the mean of its classes'. floor (one gamma a vertical): the least loss
+        that an image of another vertical can have here, N_v * softplus(-gamma / sqrt(N_v)): the sum of a
+        convex function over logits of norm gamma is least where all of them are equal."""
+        gammas = torch.stack([gamma.detach().mean() for gamma in self.gamma])
+        if self.options.level == "class":
+            return {"gamma": gammas}
+        sizes = torch.tensor(self.sizes, dtype=gammas.dtype, device=gammas.device)
+        return {"gamma": gammas, "floor": sizes * F.softplus(-gammas / sizes.sqrt())}

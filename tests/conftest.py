@@ -1,0 +1,77 @@
+"""What the tests share: a recipe that runs in a second, and a quiet watcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+
+torch.set_num_threads(2)
+
+TINY = {
+    "kcframe": 1,
+    "name": "tiny",
+    "data": {
+        "name": "synthetic",
+        # Uneven, with a vertical of one class; 50 images leave a last batch of 2.
+        "options": {"verticals": [5, 1, 3], "train_images": 50, "test_images": 30, "image_size": 8},
+    },
+    "specialists": {
+        "backbone": {"name": "small-cnn", "options": {"widths": [4, 8]}},
+        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01},
+    },
+    "student": {
+        "backbone": {"name": "small-cnn", "options": {"widths": [4, 8]}},
+        "expander": {"name": "fc-sc", "options": {"s1": 16, "s2": 8}},
+        "objective": "top-k-bce",
+        "train": {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "log_every": 1},
+    },
+    "baseline": "generalist",
+    "arms": {
+        "generalist": {"expander": "fc-fc", "objective": "hard-bce"},
+        "student": {"pacing": {"name": "self-paced", "options": {"start": "base-rate"}}},
+    },
+}
+
+
+class Quiet:
+    """A watcher that keeps what it is told. `stop_at` is a number of steps after which to stop."""
+
+    def __init__(self, stop_at: int | None = None):
+        self.stop_at, self.steps, self.begun, self.said = stop_at, 0, [], []
+
+    def begin(self, stage):
+        self.begun.append(str(stage))
+        return self
+
+    def end(self, stage): ...
+
+    def step(self, step, num_steps, loss):
+        self.steps += 1
+
+    def evaluated(self, epoch, evaluation): ...
+
+    def say(self, text):
+        self.said.append(text)
+
+    def should_stop(self):
+        return self.stop_at is not None and self.steps >= self.stop_at
+
+
+@pytest.fixture
+def tiny(tmp_path: Path):
+    """Writes the tiny recipe, with `path=value` changes, and returns its file."""
+
+    def write(*overrides: str) -> Path:
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(TINY, sort_keys=False))
+        recipe = load_recipe(str(path), installed(), overrides)
+        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+        return path
+
+    return write

@@ -1,0 +1,114 @@
+"""mpvap and its kin against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from kcframe.engine.average_precision import average_precision
+from kcframe.engine.evaluate import Settings, evaluate
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.taxonomy import Taxonomy
+
+
+@given(st.integers(1, 30), st.integers(1, 6), st.sampled_from([2, 5, 1000]), st.integers(0, 10_000))
+@settings(max_examples=200, deadline=None)
+def test_average_precision_is_scikit_learns(num_images, num_classes, levels, seed):
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, levels, (num_images, num_classes)).astype(np.float32)  # with ties
+    truth = random.random((num_images, num_classes)) < 0.3
+    rows, columns = (torch.from_numpy(a) for a in truth.nonzero())
+    found = average_precision(torch.from_numpy(scores), rows, columns)
+    for c in range(num_classes):
+        if truth[:, c].any():
+            assert float(found[c]) == pytest.approx(average_precision_score(truth[:, c], scores[:, c]), abs=1e-12)
+        else:
+            assert math.isnan(found[c])
+
+
+class Scores:
+    """A student that says given logits: image i is the constant picture i."""
+
+    training = False
+
+    def __init__(self, logits: torch.Tensor, sizes: tuple[int, ...]):
+        self.logits, self.sizes, self.head = logits, sizes, self
+        self.cuts = np.cumsum([0, *sizes])
+
+    def eval(self): ...
+
+    def train(self, mode): ...
+
+    def features(self, images):
+        return images.flatten(1)[:, :1]
+
+    def shared(self, features):
+        return features
+
+    def block(self, v, shared):
+        return self.logits[shared[:, 0].long(), self.cuts[v] : self.cuts[v + 1]]
+
+
+class Numbers(ImageSet):
+    def __init__(self, labels):
+        self.labels = Labels.from_lists(labels)
+
+    def load(self, indices, keys):
+        return indices.float().view(-1, 1, 1, 1)
+
+
+def measure(taxonomy: Taxonomy, logits: torch.Tensor, labels: list[list[int]]):
+    images = Numbers(labels)
+    indices = torch.arange(len(labels))
+    student = Scores(logits, taxonomy.sizes)
+    return evaluate(student, images, images.labels, indices, taxonomy, Settings(2, torch.device("cpu")))
+
+
+def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals():
+    torch.manual_seed(0)
+    taxonomy = Taxonomy.build({"a": ["0", "1", "2"], "b": ["3", "4"], "c": ["5", "6", "7"]})
+    labels = [[int(c)] if c != 2 else [0, 4] for c in torch.randint(0, 5, (40,))]  # c: no image
+    logits = torch.randn(40, 8)
+    found = measure(taxonomy, logits, labels)
+    truth = np.zeros((40, 8), dtype=bool)
+    for i, row in enumerate(labels):
+        truth[i, row] = True
+    aps = [average_precision_score(truth[:, c], logits[:, c]) if truth[:, c].any() else None for c in range(8)]
+    a = np.mean([x for x in aps[:3] if x is not None])
+    b = np.mean([x for x in aps[3:5] if x is not None])
+    assert found.mean("ap") == pytest.approx(100 * (a + b) / 2)
+    assert found.per_vertical["c"]["ap"] is None
+    own = truth[:, 3:5].any(1)
+    routed = np.mean([average_precision_score(truth[own, c], logits[own, c]) for c in (3, 4) if truth[own, c].any()])
+    assert found.per_vertical["b"]["routed_ap"] == pytest.approx(100 * routed)
+
+
+def test_top1_counts_leaves_only_and_confusion_says_where_the_rest_went():
+    taxonomy = Taxonomy.build({"a": ["letter", "x", "y"], "b": ["p"]}, {"x": ["letter"], "y": ["letter"]})
+    labels = [[0, 1], [0, 2], [3]]
+    logits = torch.tensor([[9.0, 1, 0, 0], [9.0, 0, 1, 2], [9.0, 0, 0, 1]])
+    found = measure(taxonomy, logits, labels)
+    assert found.per_vertical["a"]["top1"] == 50
+    assert found.per_vertical["a"]["routed_top1"] == 100
+    assert found.per_vertical["a"]["top5"] == 100
+    assert found.per_vertical["b"]["top1"] == 100
+    assert found.confusion == [[1, 1], [0, 1]]
+
+
+def test_a_class_in_two_verticals_is_counted_once_and_is_no_confusion():
+    taxonomy = Taxonomy.build({"a": ["x", "y"], "b": ["x", "z"]})
+    found = measure(taxonomy, torch.tensor([[1.0, 0, 5, 4], [1.0, 2, 0, 0]]), [[0], [1]])
+    assert found.top_classes[0].tolist()[:3] == [0, 2, 1]
+    assert found.confusion == [[2, 0], [0, 1]]
+
+
+def test_one_class_one_image():
+    taxonomy = Taxonomy.build({"a": ["x"]})
+    found = measure(taxonomy, torch.tensor([[-3.0]]), [[0]])
+    assert found.mean("ap") == found.mean("top1") == found.mean("top5") == 100

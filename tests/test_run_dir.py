@@ -1,0 +1,60 @@
+import os
+
+import pytest
+
+from kcframe.errors import RunDirError
+from kcframe.run_dir import RunDir, arm_folder, specialist_folder
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def run_dir(request, tmp_path):
+    urls = {"local": str(tmp_path / "r"), "file": f"file://{tmp_path}/r", "memory": f"memory://{tmp_path.name}/r"}
+    return RunDir(urls[request.param])
+
+
+def test_what_is_written_is_read(run_dir):
+    assert not run_dir.exists("a/b.json")
+    run_dir.write_json("a/b.json", {"x": [1, None, "é"]})
+    run_dir.write("a/b.json", '{"x": 2}')
+    assert run_dir.read_json("a/b.json") == {"x": 2}
+    run_dir.write("a/c/d", b"\0")
+    assert run_dir.folders("a") == ["c"]
+    assert run_dir.folders("none") == []
+    run_dir.delete("a/b.json")
+    run_dir.delete("a/b.json")
+    assert not run_dir.exists("a/b.json")
+
+
+def test_a_missing_or_damaged_file_is_named(run_dir):
+    with pytest.raises(RunDirError, match="a/b.json: no such file"):
+        run_dir.read("a/b.json")
+    run_dir.write("a/b.json", "{")
+    with pytest.raises(RunDirError, match="a/b.json: damaged, not JSON"):
+        run_dir.read_json("a/b.json")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+    run_dir = RunDir(tmp_path)
+    run_dir.write("x", "old")
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunDirError, match="x: cannot be written: OSError.*No space left"):
+        run_dir.write("x", "new")
+    assert run_dir.read("x") == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_names_become_one_folder_each():
+    assert arm_folder("+D+SC") == "arms/+D+SC"
+    odd = specialist_folder("a/b: ../c")
+    assert odd.count("/") == 1
+    assert specialist_folder("a/b") != specialist_folder("a b")
+
+
+@pytest.mark.parametrize("url", ["nosuchscheme://x/y"])
+def test_a_url_that_cannot_be_is_an_error_in_words(url):
+    with pytest.raises(RunDirError, match="nosuchscheme"):
+        RunDir(url).exists("x")
