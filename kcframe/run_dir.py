@@ -136,7 +136,8 @@ class RunDir:
         try:
             return action()
         except FileNotFoundError:
-            raise RunDirError(f"{self.path(name)}: no such file") from None
+            what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
+            raise RunDirError(f"{self.path(name)}: {what}") from None
         except RunDirError:
             raise
         except Exception as error:  # each storage raises its own

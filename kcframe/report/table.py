@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 COLUMNS = {
     "mpvap": "mpvap",
     "top1": "top-1",
     "top5": "top-5",
-    "routed_mpvap": "mpvap, routed",
-    "gap_closed": "gap closed %",
-    "parameters": "parameters",
+    "routed_mpvap": "routed mpvap",
+    "gap_closed": "gap closed",
+    "parameters": "params",
 }
 
 
@@ -23,31 +24,33 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     first = runs[0]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     many = f", mean ± standard deviation over seeds {seeds}" if len(runs) > 1 else f", seed {seeds}"
-    table = Table(title=f"{first['name']}{many}", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title=f"{first['name']}{many} (percent)", title_justify="left", box=box.SIMPLE_HEAD)
     rows = {name: [run["arms"][name] for run in runs] for name in first["arms"]}
     if first["specialists"]:
-        rows["specialists, routed"] = [run["specialists"] for run in runs]
+        rows["specialists"] = [run["specialists"] for run in runs]
+    # Arms must be told apart: their column gives way last.
+    table.add_column("", overflow="fold", min_width=min(32, max(map(len, rows))))
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
     for name, found in rows.items():
         table.add_row(name, *(_cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
     return table
 
 
-def vertical_table(results: dict[str, Any], figure: str = "ap") -> Table:
-    """Verticals by arms, for one figure of one run."""
-    specialists = results["specialists"]
-    table = Table(title="mpvap by vertical" if figure == "ap" else figure, title_justify="left")
-    table.add_column("vertical", no_wrap=True)
-    columns = {name: arm["per_vertical"] for name, arm in results["arms"].items()}
-    if specialists:
-        columns["specialists"] = specialists["per_vertical"]
+def vertical_table(results: dict[str, Any]) -> Table:
+    """Average precision by vertical: the baseline, the best arm and the specialists; the report has all."""
+    arms = results["arms"]
+    best = max(arms, key=lambda name: arms[name]["mpvap"] or 0.0)
+    shown = dict.fromkeys(name for name in (results["baseline"], best) if name)
+    columns = {name: arms[name]["per_vertical"] for name in shown}
+    if results["specialists"]:
+        columns["specialists"] = results["specialists"]["per_vertical"]
+    table = Table(title="average precision by vertical", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    verticals = next(iter(columns.values()))
-    for vertical in verticals:
-        table.add_row(vertical, *(_cell(figure, [rows[vertical][figure]]) for rows in columns.values()))
+    for vertical in next(iter(columns.values())):
+        table.add_row(vertical, *(_cell("ap", [rows[vertical]["ap"]]) for rows in columns.values()))
     return table
 
 
@@ -58,4 +61,4 @@ def _cell(figure: str, values: Sequence[float | None]) -> str:
         return f"{values[0] / 1e6:.2f}M"
     if len(values) == 1:
         return f"{values[0]:.1f}"
-    return f"{mean(values):.1f} ± {stdev(values):.1f}"
+    return f"{mean(values):.1f}±{stdev(values):.1f}"
