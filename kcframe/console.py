@@ -4,6 +4,7 @@ ends. Where the output is no terminal, only the lines."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from kcframe.stages import Stage
 class RunDisplay(AbstractContextManager):
     """A `Watcher` that prints."""
 
-    def __init__(self, console: Console, num_stages: int = 0):
+    def __init__(self, console: Console):
         self.console = console
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -30,6 +31,7 @@ class RunDisplay(AbstractContextManager):
             disable=not console.is_terminal,
         )
         self.current: _StageDisplay | None = None
+        self.whole: TaskID | None = None
 
     def __enter__(self) -> RunDisplay:
         self.progress.start()
@@ -41,6 +43,9 @@ class RunDisplay(AbstractContextManager):
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
+    def plan(self, stages: Sequence[Stage], done: int) -> None:
+        self.whole = self.progress.add_task("stages", total=len(stages), completed=done, note="")
+
     def begin(self, stage: Stage) -> Listener:
         task = self.progress.add_task(str(stage), total=None, note="")
         self.current = _StageDisplay(self.progress, task)
@@ -49,6 +54,7 @@ class RunDisplay(AbstractContextManager):
     def end(self, stage: Stage) -> None:
         shown, self.current = self.current, None
         self.progress.remove_task(shown.task)
+        self.progress.advance(self.whole)
         took = time.monotonic() - shown.began
         self.say(f"  {stage!s:<36} {took:6.1f} s   {shown.note}")
 

@@ -57,8 +57,10 @@ def run(
         refuse_other_settings(stage, recipe, run_dir)
     prepare(recipe, source, run_dir, say)
     pending = [stage for stage in stages if not run_dir.exists(f"{stage.folder}/{names.RESULT}")]
-    if len(pending) < len(stages):
-        say(f"{len(stages) - len(pending)} of {len(stages)} stages are finished and kept")
+    done = len(stages) - len(pending)
+    if done:
+        say(f"{done} of {len(stages)} stages are finished and kept")
+    watcher.plan(stages, done)
     for stage in pending:
         settings = settings_of(stage, recipe)
         mark = {"stage": str(stage), "fingerprint": fingerprint(settings), "settings": settings}

@@ -45,6 +45,8 @@ class Quiet:
     def __init__(self, stop_at: int | None = None):
         self.stop_at, self.steps, self.begun, self.said = stop_at, 0, [], []
 
+    def plan(self, stages, done): ...
+
     def begin(self, stage):
         self.begun.append(str(stage))
         return self

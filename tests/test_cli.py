@@ -37,7 +37,9 @@ def finished(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("cli")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    done = kcframe("run", "tiny.yaml", "--run-dir", folder / "run", start=("-c", WITHOUT_RAY_AND_S3FS), cwd=folder)
+    done = kcframe(
+        "run", "tiny.yaml", "--run-dir", folder / "run", start=("-c", WITHOUT_RAY_AND_S3FS), cwd=folder
+    )
     return folder, done.stdout
 
 
@@ -48,6 +50,29 @@ def test_run_needs_neither_ray_nor_s3fs_and_ends_with_its_directory(finished):
     for name, arm in results["arms"].items():
         assert re.search(rf"{name}.*{arm['mpvap']:.1f}", out)
     assert re.search(rf"specialists.*{results['specialists']['mpvap']:.1f}", out)
+
+
+def test_the_quickstart_goes_from_end_to_end_at_a_tiny_size(tmp_path):
+    """recipes/quickstart.yaml itself, with five characters a script and one epoch."""
+    small = ["data.options.max_classes=5", "data.options.views=1", "data.options.image_size=16"]
+    small += ["specialists.train.epochs=1", "student.train.epochs=1"]
+    overrides = [word for setting in small for word in ("--set", setting)]
+    done = kcframe("run", ROOT / "recipes/quickstart.yaml", *overrides, "--run-dir", tmp_path / "q")
+    results = json.loads((tmp_path / "q/results.json").read_text())
+    assert list(results["arms"]) == [
+        "generalist",
+        "+D",
+        "+SC",
+        "+D+SC",
+        "+D+SC+S",
+        "+D+SC+S base-rate",
+        "+SC+S base-rate",
+    ]
+    assert len(results["specialists"]["per_vertical"]) == 10
+    assert results["teacher_images_per_image"] == 1.0
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "q")
+    page = (tmp_path / "q/report.html").read_text()
+    assert "Polytonic Greek" in page
 
 
 def test_the_same_command_again_trains_nothing(finished):
@@ -65,7 +90,15 @@ def test_a_run_goes_to_runs_name_by_itself(finished):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(finished, tmp_path, number):
     folder, _ = finished
-    command = [sys.executable, "-m", "kcframe", "run", str(folder / "tiny.yaml"), "--run-dir", str(tmp_path / "r")]
+    command = [
+        sys.executable,
+        "-m",
+        "kcframe",
+        "run",
+        str(folder / "tiny.yaml"),
+        "--run-dir",
+        str(tmp_path / "r"),
+    ]
     longer = ["--set", "student.train.epochs=60"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -81,9 +114,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(finished, tmp_path, number)
     assert process.returncode == 130, out + err
     assert "give the same command again to go on" in err
     assert "Traceback" not in err
-    done = subprocess.run([*command, *longer], capture_output=True, text=True, env=env, timeout=300, check=True)
+    done = subprocess.run(
+        [*command, *longer], capture_output=True, text=True, env=env, timeout=300, check=True
+    )
     assert "3 of 5 stages are finished and kept" in done.stdout
-    lines = [json.loads(line) for line in (tmp_path / "r/arms/generalist/metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "r/arms/generalist/metrics.jsonl").read_text().splitlines()
+    ]
     steps = [line["step"] for line in lines if line["kind"] == "step"]
     assert steps == list(range(1, 60 * 4 + 1))
 

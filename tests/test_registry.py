@@ -73,7 +73,10 @@ def test_a_misspelt_hook_is_refused():
     [
         ([object], "return classes derived from Pacing"),
         ([type("Nameless", (Pacing,), {})], "Nameless has no name"),
-        ([type("Odd", (Pacing,), {"name": "odd", "Options": dict})], "Odd.Options must derive from PluginOptions"),
+        (
+            [type("Odd", (Pacing,), {"name": "odd", "Options": dict})],
+            "Odd.Options must derive from PluginOptions",
+        ),
     ],
 )
 def test_what_is_no_plugin_of_the_kind_is_refused(returned, message):
@@ -86,7 +89,9 @@ def test_a_broken_plugin_is_a_warning_and_named_when_it_is_missed(monkeypatch):
     monkeypatch.setattr(module, "entry_points", lambda group: [broken])
     with pytest.warns(UserWarning, match="'broken'.* does not load"):
         found = Registry.discover()
-    with pytest.raises(PluginError, match=r"no pacing 'ideal' is installed.*the plugins of broken did not load"):
+    with pytest.raises(
+        PluginError, match=r"no pacing 'ideal' is installed.*the plugins of broken did not load"
+    ):
         found.get("pacing", "ideal")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

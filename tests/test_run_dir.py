@@ -8,7 +8,11 @@ from kcframe.run_dir import RunDir, arm_folder, specialist_folder
 
 @pytest.fixture(params=["local", "file", "memory"])
 def run_dir(request, tmp_path):
-    urls = {"local": str(tmp_path / "r"), "file": f"file://{tmp_path}/r", "memory": f"memory://{tmp_path.name}/r"}
+    urls = {
+        "local": str(tmp_path / "r"),
+        "file": f"file://{tmp_path}/r",
+        "memory": f"memory://{tmp_path.name}/r",
+    }
     return RunDir(urls[request.param])
 
 

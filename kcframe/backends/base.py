@@ -13,7 +13,9 @@ from kcframe.stages import Stage
 
 
 class Watcher(Protocol):
-    """Told which stages begin and end; gives each a listener."""
+    """Told what is to be done and which stages begin and end; gives each a listener."""
+
+    def plan(self, stages: Sequence[Stage], done: int) -> None: ...
 
     def begin(self, stage: Stage) -> Listener: ...
 

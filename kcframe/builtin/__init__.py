@@ -5,13 +5,13 @@ Only options are imported here, so that listing and validating need no torch.
 
 from __future__ import annotations
 
-from kcframe.builtin.backbones import options as backbones
-from kcframe.builtin.data import options as data
+from kcframe.builtin.backbones import options as backbones_options
+from kcframe.builtin.data import options as data_options
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
-from kcframe.builtin.expanders import options as expanders
-from kcframe.builtin.objectives import options as objectives
-from kcframe.builtin.pacing import options as pacing
-from kcframe.builtin.teachers import options as teachers
+from kcframe.builtin.expanders import options as expanders_options
+from kcframe.builtin.objectives import options as objectives_options
+from kcframe.builtin.pacing import options as pacing_options
+from kcframe.builtin.teachers import options as teachers_options
 from kcframe.interfaces.component import Lazy
 from kcframe.interfaces.hooks import hookimpl
 from kcframe.interfaces.options import PluginOptions
@@ -24,7 +24,12 @@ def _lazy(name: str, place: str, options: type[PluginOptions], summary: str) -> 
 @hookimpl
 def kcframe_data():
     return [
-        _lazy("glyphs", "data.glyphs:Glyphs", data.GlyphsOptions, "Unicode characters drawn by font faces"),
+        _lazy(
+            "glyphs",
+            "data.glyphs:Glyphs",
+            data_options.GlyphsOptions,
+            "Unicode characters drawn by font faces",
+        ),
         _lazy(
             "image-folder",
             "data.image_folder:ImageFolder",
@@ -34,7 +39,7 @@ def kcframe_data():
         _lazy(
             "synthetic",
             "data.synthetic:Synthetic",
-            data.SyntheticOptions,
+            data_options.SyntheticOptions,
             "made-up classes of any number, for sizing and tests",
         ),
     ]
@@ -46,13 +51,13 @@ def kcframe_teacher():
         _lazy(
             "specialists",
             "teachers.specialists:Specialists",
-            teachers.SpecialistsOptions,
+            teachers_options.SpecialistsOptions,
             "the specialists trained in this run, one a vertical",
         ),
         _lazy(
             "checkpoint",
             "teachers.checkpoint:Checkpoint",
-            teachers.CheckpointOptions,
+            teachers_options.CheckpointOptions,
             "a specialist saved by another run",
         ),
     ]
@@ -67,7 +72,7 @@ def kcframe_pacing():
         _lazy(
             "self-paced",
             "pacing.self_paced:SelfPaced",
-            pacing.SelfPacedOptions,
+            pacing_options.SelfPacedOptions,
             "logits normalised and scaled by a learned gamma (eq. 4)",
         ),
     ]
@@ -76,20 +81,28 @@ def kcframe_pacing():
 @hookimpl
 def kcframe_expander():
     return [
-        _lazy("fc-fc", "expanders.layers:FcFc", expanders.FcOptions, "(a) FC(s1)-FC(s2): all units shared"),
+        _lazy(
+            "fc-fc",
+            "expanders.layers:FcFc",
+            expanders_options.FcOptions,
+            "(a) FC(s1)-FC(s2): all units shared",
+        ),
         _lazy(
             "fc-sc",
             "expanders.layers:FcSc",
-            expanders.FcOptions,
+            expanders_options.FcOptions,
             "(b) FC(s1)-SC(s2): shared, then a block a vertical",
         ),
         _lazy(
-            "sc-sc", "expanders.layers:ScSc", expanders.FcOptions, "(c) SC(s1)-SC(s2): two blocks a vertical"
+            "sc-sc",
+            "expanders.layers:ScSc",
+            expanders_options.FcOptions,
+            "(c) SC(s1)-SC(s2): two blocks a vertical",
         ),
         _lazy(
             "fc-sc-shared",
             "expanders.layers:FcScShared",
-            expanders.FcScSharedOptions,
+            expanders_options.FcScSharedOptions,
             "(d) FC(s1)-SC(s2, x): x of a block's units shared by all verticals",
         ),
     ]
@@ -104,7 +117,7 @@ def kcframe_objective():
         _lazy(
             "top-k-bce",
             "objectives.bce:TopKBce",
-            objectives.TopKBceOptions,
+            objectives_options.TopKBceOptions,
             "sigmoid cross-entropy on the teachers' K best (eq. 2)",
         ),
     ]
@@ -116,19 +129,19 @@ def kcframe_backbone():
         _lazy(
             "small-cnn",
             "backbones.small_cnn:SmallCnn",
-            backbones.SmallCnnOptions,
+            backbones_options.SmallCnnOptions,
             "a few convolutions, for small pictures and CPUs",
         ),
         _lazy(
             "torchvision",
             "backbones.torchvision_models:TorchvisionBackbone",
-            backbones.TorchvisionOptions,
+            backbones_options.TorchvisionOptions,
             "any of torchvision's classification models",
         ),
         _lazy(
             "inception-v2",
             "backbones.inception_v2:InceptionV2",
-            backbones.InceptionV2Options,
+            backbones_options.InceptionV2Options,
             "BN-Inception, 1024 features: the paper's base network",
         ),
     ]

@@ -16,7 +16,11 @@ HELD_OUT = "DejaVuSerif"
 
 def options(**changes) -> GlyphsOptions:
     given = {
-        "fonts": ("matplotlib:DejaVuSans.ttf", "matplotlib:DejaVuSans-Bold.ttf", "matplotlib:DejaVuSerif.ttf"),
+        "fonts": (
+            "matplotlib:DejaVuSans.ttf",
+            "matplotlib:DejaVuSans-Bold.ttf",
+            "matplotlib:DejaVuSerif.ttf",
+        ),
         "test_faces": (HELD_OUT,),
         "verticals": {
             "Latin": {"blocks": ["Basic Latin", "Latin-1 Supplement"]},
@@ -70,7 +74,9 @@ def test_blanks_are_no_classes(glyphs):
 @pytest.mark.parametrize("source", ["glyphs", "synthetic"])
 def test_a_picture_depends_on_its_key_and_not_on_its_batch(glyphs, source):
     images = (
-        glyphs.split("train") if source == "glyphs" else Synthetic(SyntheticOptions(labels_per_image=2)).split("train")
+        glyphs.split("train")
+        if source == "glyphs"
+        else Synthetic(SyntheticOptions(labels_per_image=2)).split("train")
     )
     indices = torch.tensor([5, 17, 3])
     together = images.load(indices, image_keys(0, 1, indices))

@@ -21,7 +21,10 @@ def test_a_tree_comes_back_bit_for_bit():
     shared = torch.randn(4, 3)
     tree = {
         "step": 3,
-        "optimizer": {"state": {0: {"exp_avg": shared, "step": torch.tensor(2.0)}}, "groups": [{"lr": 1e-300}]},
+        "optimizer": {
+            "state": {0: {"exp_avg": shared, "step": torch.tensor(2.0)}},
+            "groups": [{"lr": 1e-300}],
+        },
         "alias": shared,
         "slice": shared.T,
         "bytes": torch.get_rng_state(),

@@ -27,7 +27,9 @@ def test_average_precision_is_scikit_learns(num_images, num_classes, levels, see
     found = average_precision(torch.from_numpy(scores), rows, columns)
     for c in range(num_classes):
         if truth[:, c].any():
-            assert float(found[c]) == pytest.approx(average_precision_score(truth[:, c], scores[:, c]), abs=1e-12)
+            assert float(found[c]) == pytest.approx(
+                average_precision_score(truth[:, c], scores[:, c]), abs=1e-12
+            )
         else:
             assert math.isnan(found[c])
 
@@ -79,13 +81,17 @@ def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals():
     truth = np.zeros((40, 8), dtype=bool)
     for i, row in enumerate(labels):
         truth[i, row] = True
-    aps = [average_precision_score(truth[:, c], logits[:, c]) if truth[:, c].any() else None for c in range(8)]
+    aps = [
+        average_precision_score(truth[:, c], logits[:, c]) if truth[:, c].any() else None for c in range(8)
+    ]
     a = np.mean([x for x in aps[:3] if x is not None])
     b = np.mean([x for x in aps[3:5] if x is not None])
     assert found.mean("ap") == pytest.approx(100 * (a + b) / 2)
     assert found.per_vertical["c"]["ap"] is None
     own = truth[:, 3:5].any(1)
-    routed = np.mean([average_precision_score(truth[own, c], logits[own, c]) for c in (3, 4) if truth[own, c].any()])
+    routed = np.mean(
+        [average_precision_score(truth[own, c], logits[own, c]) for c in (3, 4) if truth[own, c].any()]
+    )
     assert found.per_vertical["b"]["routed_ap"] == pytest.approx(100 * routed)
 
 

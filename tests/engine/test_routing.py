@@ -72,7 +72,9 @@ def test_targets_are_the_teachers_probabilities_and_zero_elsewhere():
 def test_the_k_most_probable_are_kept():
     logits = [0.0, 2.0, 1.0]
     _, dense = route([teacher(logits, [0, 1, 2])], [[0]], num_kept=2)
-    torch.testing.assert_close(dense[0, :3], torch.tensor([0.0, 2.0, 1.0]).sigmoid() * torch.tensor([0, 1, 1]))
+    torch.testing.assert_close(
+        dense[0, :3], torch.tensor([0.0, 2.0, 1.0]).sigmoid() * torch.tensor([0, 1, 1])
+    )
     _, everything = route([teacher(logits, [0, 1, 2])], [[0]], num_kept=100)  # K > N_v
     assert everything[0, :3].gt(0).all()
 

@@ -102,7 +102,9 @@ def test_set_of_another_plugin_drops_options_it_does_not_know(tmp_path):
 def test_includes_are_laid_under_and_relative_to_the_file(tmp_path):
     (tmp_path / "sub").mkdir()
     write(tmp_path, GOOD, "base.yaml")
-    source = write(tmp_path, "include: ../base.yaml\nname: child\narms: {full: {pacing: none}}\n", "sub/c.yaml")
+    source = write(
+        tmp_path, "include: ../base.yaml\nname: child\narms: {full: {pacing: none}}\n", "sub/c.yaml"
+    )
     recipe = load_recipe(source, installed())
     assert recipe.name == "child"
     assert recipe.arms["full"].pacing.name == "none"
@@ -161,9 +163,18 @@ MALFORMED = {
         changed("epochs: 2,", "epochs: 2, optimizer: adamv,"),
         "student.train.optimizer: should be 'adamw' or 'sgd'.*did you mean 'adamw'",
     ),
-    "no such data": (changed("name: synthetic", "name: syntetic"), "data.name: no data 'syntetic' .*'synthetic'"),
-    "no such backbone": (changed("backbone: small-cnn", "backbone: resnet18"), "torchvision, options: {model"),
-    "no such pacing": (changed("pacing: self-paced", "pacing: self-pased"), "r.yaml:15: arms.full.pacing.*'self-paced'"),
+    "no such data": (
+        changed("name: synthetic", "name: syntetic"),
+        "data.name: no data 'syntetic' .*'synthetic'",
+    ),
+    "no such backbone": (
+        changed("backbone: small-cnn", "backbone: resnet18"),
+        "torchvision, options: {model",
+    ),
+    "no such pacing": (
+        changed("pacing: self-paced", "pacing: self-pased"),
+        "r.yaml:15: arms.full.pacing.*'self-paced'",
+    ),
     "no such expander": (changed("name: fc-sc", "name: fc-cs"), "student.expander.name: no expander 'fc-cs'"),
     "no such objective": (changed("top-k-bce", "topk-bce"), "objective.name.*did you mean 'top-k-bce'"),
     "no such teacher": (
@@ -174,19 +185,34 @@ MALFORMED = {
         changed("options: {k: 5}", "options: {kk: 5}"),
         "r.yaml:10: student.objective.options.kk: unknown option of objective 'top-k-bce'; .*'k'",
     ),
-    "option out of range": (changed("{k: 5}", "{k: 0}"), "options.k: should be greater than or equal to 1, not 0"),
-    "options not a mapping": (changed("options: {k: 5}", "options: [5]"), "options: should be a .*mapping|dict"),
+    "option out of range": (
+        changed("{k: 5}", "{k: 0}"),
+        "options.k: should be greater than or equal to 1, not 0",
+    ),
+    "options not a mapping": (
+        changed("options: {k: 5}", "options: [5]"),
+        "options: should be a .*mapping|dict",
+    ),
     "option rule": (
         changed("expander: fc-fc", "expander: {name: fc-sc-shared, options: {x: 99}}"),
         "x = 99 units cannot be shared out of s2 = 16",
     ),
     "no arms": (GOOD.split("baseline")[0] + "arms: {}\n", "arms: .*at least 1"),
     "arms a list": (GOOD.split("baseline")[0] + "arms: [a]\n", "arms: should be a"),
-    "baseline unknown": (changed("baseline: generalist", "baseline: generalits"), "no arm 'generalits'; did you"),
+    "baseline unknown": (
+        changed("baseline: generalist", "baseline: generalits"),
+        "no arm 'generalits'; did you",
+    ),
     "arms alike": (GOOD + "  Full: {}\n", "'full' and 'Full' differ only in case"),
     "slash in an arm": (GOOD + "  a/b: {}\n", "arms.a/b.*: String should match pattern"),
-    "arm unknown field": (GOOD + "  more: {objektive: hard-bce}\n", "arms.more.objektive: unknown.*'objective'"),
-    "student a word": (GOOD.split("student:")[0] + "student: yes\narms: {a: {}}\n", "student: should be a mapping"),
+    "arm unknown field": (
+        GOOD + "  more: {objektive: hard-bce}\n",
+        "arms.more.objektive: unknown.*'objective'",
+    ),
+    "student a word": (
+        GOOD.split("student:")[0] + "student: yes\narms: {a: {}}\n",
+        "student: should be a mapping",
+    ),
     "backend unknown": (GOOD + "execution: {backend: slurm}\n", "execution.backend: should be 'local'"),
     "include missing": ("include: nowhere.yaml\n" + GOOD, "includes .*nowhere.yaml: no such file"),
     "include itself": ("include: r.yaml\n" + GOOD, "includes go in a circle"),
@@ -211,7 +237,11 @@ def test_an_alias_bomb_is_refused_quickly(tmp_path):
 
 
 def test_all_problems_come_at_once_each_once(tmp_path):
-    text = GOOD.replace("epochs: 2", "epochs: 0").replace("{k: 5}", "{k: 0, kk: 1}").replace("name: good", "nam: good")
+    text = (
+        GOOD.replace("epochs: 2", "epochs: 0")
+        .replace("{k: 5}", "{k: 0, kk: 1}")
+        .replace("name: good", "nam: good")
+    )
     found = problems(tmp_path, text)
     assert len(found) == len(set(found)) == 5, found
 
@@ -240,8 +270,9 @@ def test_validating_imports_neither_torch_nor_ray(tmp_path):
     source = write(tmp_path, GOOD)
     code = (
         "import sys; from kcframe.cli import cli\n"
-        f"for words in (['validate', {source!r}], ['plugins'], ['plugins', 'pacing', 'self-paced'], ['--help']):\n"
-        "    try: cli.main(words, standalone_mode=False)\n"
+        f"recipe = {source!r}\n"
+        "for words in 'validate ' + recipe, 'plugins', 'plugins pacing self-paced', '--help':\n"
+        "    try: cli.main(words.split(), standalone_mode=False)\n"
         "    except SystemExit: pass\n"
         "heavy = {'torch', 'ray', 'torchvision', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

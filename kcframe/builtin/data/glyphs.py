@@ -177,21 +177,19 @@ def _assign(options: GlyphsOptions, codes: Sequence[int]) -> dict[str, list[int]
 
     blocks: dict[str, str] = {}
     scripts: dict[str, str] = {}
+    known = (
+        (blocks, "block", set(tables.Blocks.VALUES)),
+        (scripts, "script", set(tables.Scripts.NAMES)),
+    )
     for vertical, wanted in options.verticals.items():
-        for block in wanted.blocks:
-            if block not in tables.Blocks.VALUES:
-                raise DataError(
-                    f"data.options.verticals.{vertical}.blocks: no Unicode block '{block}'; "
-                    f"{did_you_mean(block, set(tables.Blocks.VALUES))}"
-                )
-            blocks.setdefault(block, vertical)
-        for script in wanted.scripts:
-            if script not in tables.Scripts.NAMES:
-                raise DataError(
-                    f"data.options.verticals.{vertical}.scripts: no Unicode script '{script}'; "
-                    f"{did_you_mean(script, tables.Scripts.NAMES)}"
-                )
-            scripts.setdefault(script, vertical)
+        for owners, kind, names in known:
+            for name in getattr(wanted, f"{kind}s"):
+                if name not in names:
+                    raise DataError(
+                        f"data.options.verticals.{vertical}.{kind}s: no Unicode {kind} '{name}'; "
+                        f"{did_you_mean(name, names)}"
+                    )
+                owners.setdefault(name, vertical)
     members: dict[str, list[int]] = {vertical: [] for vertical in options.verticals}
     order = list(members)
     for code in codes:

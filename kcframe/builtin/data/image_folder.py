@@ -70,7 +70,9 @@ class ImageFolder(DataSource):
         else:
             taxonomy = read_taxonomy(options.taxonomy)
         sets = {
-            name: ImageFolderSet(options, listing, _class_ids(listing, taxonomy, options.taxonomy), taxonomy, formats)
+            name: ImageFolderSet(
+                options, listing, _class_ids(listing, taxonomy, options.taxonomy), taxonomy, formats
+            )
             for name, listing in (("train", train), ("test", test))
         }
         return taxonomy, sets, train.left_out + test.left_out
@@ -87,7 +89,9 @@ class ImageFolder(DataSource):
         facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
         for name, images in sets.items():
             # Ancestors are labels too, so a parent class is only counted if its children have no pictures.
-            facts[f"classes without {name} pictures"] = taxonomy.num_classes - len(images.labels.classes.unique())
+            facts[f"classes without {name} pictures"] = taxonomy.num_classes - len(
+                images.labels.classes.unique()
+            )
         return facts | {"files left out": dict(sorted(left_out.items()))}
 
 
@@ -142,7 +146,9 @@ class ImageFolderSet(ImageSet):
         try:
             image = decode(data, self.formats, "L" if self.options.channels == 1 else "RGB", 2 * size)
         except Exception as error:  # damaged pictures fail in many ways
-            raise DataError(f"{self.name(index)}: cannot be decoded: {error or type(error).__name__}") from None
+            raise DataError(
+                f"{self.name(index)}: cannot be decoded: {error or type(error).__name__}"
+            ) from None
         box, mirrored = centre_box(image.size), False
         if key is not None and self.options.augmentation != "none":
             draws = np.random.Generator(np.random.Philox(key=key % 2**64)).random(4 * TRIES + 1)
@@ -321,7 +327,9 @@ def _refuse_new_classes(train: _Listing, test: _Listing) -> None:
     for file in test.files:
         folder = file.rpartition("/")[0]
         if folder not in known:
-            raise DataError(f"{test.name}/{folder}: no such class in {train.name}; {did_you_mean(folder, known)}")
+            raise DataError(
+                f"{test.name}/{folder}: no such class in {train.name}; {did_you_mean(folder, known)}"
+            )
 
 
 def _class_ids(listing: _Listing, taxonomy: Taxonomy, source: str | None) -> list[int]:
@@ -381,13 +389,17 @@ def _from_csv(text: str) -> Taxonomy:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     if sorted({*columns, "parents"}) != ["class", "parents", "vertical"]:
-        raise DataError(f"the first line must be class,vertical or class,vertical,parents, not {','.join(columns)}")
+        raise DataError(
+            f"the first line must be class,vertical or class,vertical,parents, not {','.join(columns)}"
+        )
     reader.fieldnames = columns
     verticals: dict[str, list[str]] = {}
     parents: dict[str, dict[str, None]] = {}
     for row in reader:
         if len(row) != len(columns) or not all(row[column] for column in ("class", "vertical")):
-            raise DataError(f"line {reader.line_num}: needs a class and a vertical, and {len(columns)} columns")
+            raise DataError(
+                f"line {reader.line_num}: needs a class and a vertical, and {len(columns)} columns"
+            )
         name = row["class"].strip()
         verticals.setdefault(row["vertical"].strip(), []).append(name)
         above = (parent.strip() for parent in (row.get("parents") or "").split(";"))
