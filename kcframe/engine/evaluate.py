@@ -12,12 +12,17 @@ All figures are percentages (0-100). For a vertical v with N_v classes:
   probable leaf classes of all verticals is a label. Parents are left out: "Greek" is never wrong for a
   Greek letter. **routed_top1**: among v's own leaf classes only.
 
+* **effective_rank, constant_units**: of what the head's blocks share, over the images: in how many
+  directions it varies, tr(C)^2 / tr(C^2) for its covariance C, and the percent of units that do not vary
+  at all. A head that starts with every class at 1/2 kills its features; here it shows.
+
 The whole network's figure is always the mean over the verticals. A vertical without test images has no
 figures (null) and is left out of the mean.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +36,7 @@ from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.taxonomy import Taxonomy
 
 FIGURES = ("ap", "routed_ap", "top1", "top5", "routed_top1")
+SPREAD = 1024  # images whose features are compared for their effective rank
 MAX_SCORES = 16_000_000  # numbers in one piece of a score matrix while it is ranked
 
 
@@ -52,6 +58,8 @@ class Evaluation:
 
     per_vertical: dict[str, dict[str, float | None]]
     confusion: list[list[int]] = field(default_factory=list)
+    effective_rank: float | None = None
+    constant_units: float | None = None
     top_classes: Tensor | None = None
     top_probabilities: Tensor | None = None
 
@@ -68,6 +76,8 @@ class Evaluation:
             "top1": self.mean("top1"),
             "top5": self.mean("top5"),
             "routed_top1": self.mean("routed_top1"),
+            "effective_rank": self.effective_rank,
+            "constant_units": self.constant_units,
             "per_vertical": self.per_vertical,
         }
 
@@ -135,7 +145,8 @@ def evaluate(
         for (_, row), member in zip(per_vertical.items(), members, strict=True):
             row["top1"] = _hits(found[member, :1], member, labels)
             row["top5"] = _hits(found[member], member, labels)
-        return Evaluation(per_vertical, _confusion(found[:, 0], members, taxonomy), found, values.sigmoid())
+        confusion = _confusion(found[:, 0], members, taxonomy)
+        return Evaluation(per_vertical, confusion, *_variety(shared), found, values.sigmoid())
     finally:
         student.train(was_training)
 
@@ -201,12 +212,16 @@ def _confusion(predicted: Tensor, members: list[Tensor], taxonomy: Taxonomy) -> 
     return rows
 
 
-def combine(evaluations: dict[str, Evaluation]) -> Evaluation:
-    """Specialists' evaluations, each of one vertical, as one."""
-    rows: dict[str, dict[str, float | None]] = {}
-    for evaluation in evaluations.values():
-        rows.update(evaluation.per_vertical)
-    return Evaluation(rows)
+def _variety(shared: Tensor) -> tuple[float | None, float]:
+    """(effective rank, percent of units that are constant) of features [n, D']; no rank if not finite."""
+    constant = 100.0 * float((shared.amax(0) == shared.amin(0)).float().mean())
+    # Through the Gram matrix of at most SPREAD images: tr(C^2) without the [D', D'] covariance.
+    some = shared[:: math.ceil(len(shared) / SPREAD)].double()
+    gram = (some - some.mean(0)) @ (some - some.mean(0)).T
+    square = float(gram.square().sum())
+    if not math.isfinite(square):
+        return None, constant
+    return (float(gram.trace()) ** 2 / square if square else 0.0), constant
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from kcframe.engine.average_precision import average_precision
-from kcframe.engine.evaluate import Settings, evaluate
+from kcframe.engine.evaluate import Settings, _variety, evaluate
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.taxonomy import Taxonomy
 
@@ -112,6 +112,17 @@ def test_a_class_in_two_verticals_is_counted_once_and_is_no_confusion():
     found = measure(taxonomy, torch.tensor([[1.0, 0, 5, 4], [1.0, 2, 0, 0]]), [[0], [1]])
     assert found.top_classes[0].tolist()[:3] == [0, 2, 1]
     assert found.confusion == [[2, 0], [0, 1]]
+
+
+def test_effective_rank_and_constant_units_are_those_of_the_covariance():
+    torch.manual_seed(0)
+    features = torch.randn(50, 6) @ torch.randn(6, 6)
+    features[:, 4] = 3.0
+    rank, constant = _variety(features)
+    values = torch.from_numpy(np.linalg.eigvalsh(np.cov(features.numpy().astype(np.float64).T)))
+    assert rank == pytest.approx(float(values.sum() ** 2 / (values**2).sum()))
+    assert constant == pytest.approx(100 / 6)
+    assert _variety(torch.ones(3, 2)) == (0.0, 100.0)
 
 
 def test_one_class_one_image():
