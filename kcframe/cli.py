@@ -79,12 +79,12 @@ def compare(run_dirs: tuple[str, ...], markdown: bool) -> None:
 
 @cli.command()
 @click.argument("run_dir", metavar="RUN")
-def report(run_dir: str) -> None:
+@click.option("--figures", metavar="FOLDER", help="Write the report's figures there too, as SVG files.")
+def report(run_dir: str, figures: str | None) -> None:
     """Make a run's report.html anew from its run directory."""
-    from kcframe.report.build import build_report
-    from kcframe.run_dir import RunDir
+    from kcframe.commands.report import make_report
 
-    click.echo(build_report(RunDir(run_dir)))
+    make_report(run_dir, figures)
 
 
 def main() -> NoReturn:

@@ -100,11 +100,10 @@ def run_stage(
         else _arm(stage, recipe, source, run_dir, world)
     )
     trainer = Trainer(work.job, run_dir, world, listener, should_stop)
-    trainer.run()
-    if world.rank:
+    found = trainer.run()
+    if found is None:
         return
     run_dir.write(f"{stage.folder}/{WEIGHTS}", pack_weights(work.job.student.state_dict(), work.about))
-    found = work.job.evaluation()
     router = work.job.router
     run_dir.write_json(
         f"{stage.folder}/{RESULT}",

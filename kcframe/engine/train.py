@@ -88,9 +88,13 @@ class Trainer:
         self.smoothed = torch.full((job.taxonomy.num_verticals,), math.nan)
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
 
-    def run(self) -> None:
-        """Train to the end. Raises Interrupted after saving, TrainingError if the loss is not finite."""
+    def run(self) -> Evaluation | None:
+        """Train to the end and measure the finished network (on rank 0; None elsewhere).
+
+        Raises Interrupted after saving, TrainingError if the loss is not finite.
+        """
         self._resume()
+        found = None
         log = MetricsLog(self.run_dir, self.job.folder, self.step)
         train, per_epoch = self.job.train, self.sampler.batches_per_epoch
         self.student.train()
@@ -116,11 +120,14 @@ class Trainer:
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
             if stop and self.step < self.num_steps:
                 raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
+        if self.world.rank:
+            return None
+        # None if all that was left to do after an interruption is this.
+        return found or self.job.evaluation()
 
     def _evaluation_due(self, epoch: int) -> bool:
         every = self.job.train.evaluate_every
-        # The finished network is measured by whoever asked for it, not twice.
-        return bool(every) and epoch % every == 0
+        return epoch == self.job.train.epochs or (bool(every) and epoch % every == 0)
 
     def _one_step(self) -> dict[str, Tensor]:
         job, world = self.job, self.world

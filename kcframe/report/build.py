@@ -1,2 +1,143 @@
-def build_report(run_dir):
-    return ""
+"""report.html: one self-contained page about a finished run, made from its run directory alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from kcframe.report import figures
+from kcframe.report.findings import confusions, findings
+from kcframe.report.record import Arm, Record, Sample, read_record
+from kcframe.report.table import COLUMNS, cell
+from kcframe.run_dir import REPORT, RunDir
+
+THUMBNAIL = 96  # pixels: a page with sixty photographs stays small
+MAX_CONFUSION = 24  # verticals in a matrix that can still be read
+
+
+def build_report(run_dir: RunDir) -> str:
+    """Write report.html and return its URL. The same run directory gives the same bytes.
+
+    Raises RunDirError if the run is not finished or a file in it is damaged.
+    """
+    record = read_record(run_dir)
+    style = figures.looks(record)
+    page = _template().render(
+        record=record,
+        style=style,
+        findings=findings(record),
+        rows=_rows(record),
+        columns=COLUMNS,
+        drawn=draw_all(record),
+        compared=_compared(record),
+        confusion=[_confusion(arm, record) for arm in _compared(record)],
+        samples=[_card(sample, record) for sample in record.samples],
+        verticals=[
+            (name, size, record.arms[0].figures["per_vertical"][name]["images"])
+            for name, size in zip(record.taxonomy.verticals, record.taxonomy.sizes, strict=True)
+        ],
+    )
+    run_dir.write(REPORT, page)
+    return run_dir.path(REPORT)
+
+
+def write_figures(run_dir: RunDir, folder: Path) -> list[Path]:
+    """Write each of the report's figures as an SVG file of its own; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, svg in draw_all(read_record(run_dir)).items():
+        if svg is not None:
+            file = folder / f"{name}.svg"
+            file.write_text(figures.standalone(svg))
+            written.append(file)
+    return written
+
+
+def draw_all(record: Record) -> dict[str, str | None]:
+    """All figures by name; None for one that the run has nothing for."""
+    style = figures.looks(record)
+    return {
+        "overview": figures.draw_overview(record, style),
+        "learning": figures.draw_learning(record, style),
+        "loss": figures.draw_loss(record, style),
+        "gamma": figures.draw_gamma(record, style),
+    }
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kcframe", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
+    environment.filters["heat"] = lambda value: 0 if value is None else round(0.6 * value)
+    environment.filters["plain"] = _plain
+    return environment.get_template("template.html")
+
+
+def _rows(record: Record) -> Iterator[tuple[str, list[str]]]:
+    for arm in record.arms:
+        yield arm.name, [cell(column, [arm.figures.get(column)]) for column in COLUMNS]
+    if record.results["specialists"] is not None:
+        row = record.results["specialists"]
+        yield "specialists", [cell(column, [row.get(column)]) for column in COLUMNS]
+
+
+def _compared(record: Record) -> list[Arm]:
+    """The best arm and the baseline: what is shown where all arms would be too many."""
+    found = [record.best]
+    if record.baseline is not None and record.baseline is not record.best:
+        found.append(record.baseline)
+    return found
+
+
+def _confusion(arm: Arm, record: Record) -> dict[str, Any]:
+    counts = arm.result["confusion"]
+    shares = [[100 * count / sum(row) if sum(row) else None for count in row] for row in counts]
+    return {
+        "arm": arm.name,
+        "words": confusions(arm, record.taxonomy.verticals),
+        "shares": shares if 1 < len(shares) <= MAX_CONFUSION else [],
+    }
+
+
+def _card(sample: Sample, record: Record) -> dict[str, Any]:
+    true = set(sample.labels)
+    guesses = []
+    for arm in _compared(record):
+        top = sample.guesses.get(arm.name, [])[:3]
+        guesses.append((arm.name, [(name, 100 * share, name in true) for name, share in top]))
+    return {
+        "picture": base64.b64encode(_thumbnail(sample.picture)).decode(),
+        "name": sample.name,
+        "labels": sample.labels,
+        "guesses": guesses,
+    }
+
+
+def _thumbnail(picture: bytes) -> bytes:
+    image = Image.open(io.BytesIO(picture))
+    if max(image.size) <= THUMBNAIL:
+        return picture
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> str:
+    """A fact about the data as a line of text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

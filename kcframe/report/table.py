@@ -33,7 +33,7 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
     for name, found in rows.items():
-        table.add_row(name, *(_cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
+        table.add_row(name, *(cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
     return table
 
 
@@ -50,11 +50,12 @@ def vertical_table(results: dict[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     for vertical in next(iter(columns.values())):
-        table.add_row(vertical, *(_cell("ap", [rows[vertical]["ap"]]) for rows in columns.values()))
+        table.add_row(vertical, *(cell("ap", [rows[vertical]["ap"]]) for rows in columns.values()))
     return table
 
 
-def _cell(figure: str, values: Sequence[float | None]) -> str:
+def cell(figure: str, values: Sequence[float | None]) -> str:
+    """A figure of one run, or its mean ± standard deviation over several, as text; "-" for null."""
     if any(value is None for value in values):
         return "-"
     if figure == "parameters":

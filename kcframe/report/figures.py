@@ -1,0 +1,243 @@
+"""The report's pictures, as SVG that takes its ink from the page (so that it suits light and dark).
+
+An arm has the same colour in all of them. Colours: Okabe and Ito's, which colour-blind people can tell
+apart; after seven arms the line style changes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, product
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kcframe.report.record import Curve, Record
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9A6FE8")
+BASELINE = "#888888"
+DASHES = ("", "6 2", "2 2", "8 2 2 2")
+INK, FAINT = "#010203", "#040506"  # stand-ins that become the page's colours
+COLUMNS = 4
+MAX_PANELS = 24
+MAX_POINTS = 400
+
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "kcframe",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.5,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn. dashes: as SVG's stroke-dasharray."""
+
+    colour: str
+    dashes: str
+
+    @property
+    def line(self) -> dict:
+        """The same for matplotlib."""
+        lengths = [float(length) for length in self.dashes.split()]
+        return {"color": self.colour, "linestyle": (0, lengths) if lengths else "-"}
+
+
+def looks(record: Record) -> dict[str, Look]:
+    """Each arm's look; the baseline is grey."""
+    supply = cycle(Look(colour, dashes) for dashes, colour in product(DASHES, COLOURS))
+    baseline = record.results["baseline"]
+    return {arm.name: Look(BASELINE, "") if arm.name == baseline else next(supply) for arm in record.arms}
+
+
+def draw_overview(record: Record, style: Mapping[str, Look]) -> str:
+    """mpvap by arm, with a faint dot for each vertical; lines at the baseline and the specialists."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(9, 0.9 + 0.32 * len(record.arms)), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y", visible=False)
+        for row, arm in enumerate(record.arms):
+            colour = style[arm.name].colour
+            found = [v["ap"] for v in arm.figures["per_vertical"].values() if v["ap"] is not None]
+            axes.plot(found, [row] * len(found), "|", color=colour, alpha=0.55, markersize=9)
+            if arm.figures["mpvap"] is not None:
+                axes.plot(arm.figures["mpvap"], row, "o", color=colour, markersize=8)
+        top = record.teachers_level("mpvap")
+        if top is not None:
+            axes.axvline(top, **_level())
+        if record.baseline is not None and record.baseline.figures["mpvap"] is not None:
+            axes.axvline(record.baseline.figures["mpvap"], color=BASELINE, linewidth=1, linestyle="--")
+        axes.set_yticks(range(len(record.arms)), [_short(arm.name, 40) for arm in record.arms])
+        axes.set_ylim(len(record.arms) - 0.5, -0.5)
+        axes.set_xlim(-1.5, 101.5)
+        axes.set_xlabel("average precision, percent")
+        return _svg(figure)
+
+
+def draw_learning(record: Record, style: Mapping[str, Look]) -> str | None:
+    """AP by epoch: the mean over the verticals first, then each; the teacher's level is a dashed line."""
+    if not any(arm.of_evaluations("mpvap") for arm in record.arms):
+        return None
+
+    def mean_panel(axes: Axes) -> None:
+        for arm in record.arms:
+            _line(axes, arm.of_evaluations("mpvap"), style[arm.name], marker="o")
+        _level_line(axes, record.teachers_level("mpvap"))
+
+    def panel(axes: Axes, vertical: str) -> None:
+        for arm in record.arms:
+            _line(axes, arm.of_evaluations("ap", vertical), style[arm.name], marker="o")
+        _level_line(axes, record.teachers_level("ap", vertical))
+
+    return _panels(record.taxonomy.verticals, panel, "AP", ("mean (mpvap)", mean_panel), limits=(0, 101))
+
+
+def draw_loss(record: Record, style: Mapping[str, Look]) -> str | None:
+    """The loss (dotted: the floor of a self-paced one) and the shared features' effective rank, by epoch."""
+    if not any(arm.of_steps("loss") for arm in record.arms):
+        return None
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        loss, rank = figure.subplots(1, 2)
+        for arm in record.arms:
+            look = style[arm.name]
+            _line(loss, arm.of_steps("loss"), look)
+            floor = [
+                (line["epoch"], sum(line["floor"]))
+                for line in arm.lines
+                if line["kind"] == "step" and line.get("floor")
+            ]
+            _line(loss, floor, Look(look.colour, "1 2"))
+            _line(rank, arm.of_evaluations("effective_rank"), look, marker="o")
+        _logarithmic(loss)
+        _logarithmic(rank)
+        loss.set_title("training loss (dotted: the floor under a self-paced loss)")
+        rank.set_title("effective rank of the shared features")
+        for axes in (loss, rank):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return _svg(figure)
+
+
+def draw_gamma(record: Record, style: Mapping[str, Look]) -> str | None:
+    """gamma / sqrt(N_v) by epoch, each vertical a panel; None if no arm is paced by a gamma."""
+    paced = [arm for arm in record.arms if arm.of_steps("gamma", 0)]
+    if not paced:
+        return None
+    sizes = dict(zip(record.taxonomy.verticals, record.taxonomy.sizes, strict=True))
+
+    def panel(axes: Axes, vertical: str) -> None:
+        place = record.taxonomy.verticals.index(vertical)
+        for arm in paced:
+            curve = [(epoch, g / sizes[vertical] ** 0.5) for epoch, g in arm.of_steps("gamma", place)]
+            _line(axes, [(epoch, y) for epoch, y in curve if y > 0], style[arm.name])
+        _logarithmic(axes)
+
+    return _panels(record.taxonomy.verticals, panel, "γ / √N")
+
+
+def _panels(
+    verticals: Sequence[str],
+    draw: Callable[[Axes, str], None],
+    label: str,
+    first: tuple[str, Callable[[Axes], None]] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """A panel a vertical (of the first MAX_PANELS), all with the same axes, and perhaps one before them."""
+    drawn: list[tuple[str, Callable[[Axes], None]]] = [first] if first else []
+    for vertical in verticals[: MAX_PANELS - len(drawn)]:
+        drawn.append((vertical, lambda axes, vertical=vertical: draw(axes, vertical)))
+    columns = min(COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(9 * max(columns, 2) / COLUMNS, 0.5 + 1.75 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (title, panel) in zip(grid.flat, drawn, strict=False):
+            panel(axes)
+            axes.set_title(_short(title, 28), fontweight="bold" if first and title == first[0] else "normal")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if limits:
+                axes.set_ylim(*limits)
+        for axes in grid.flat[len(drawn) :]:
+            axes.set_visible(False)
+        for column in range(columns):
+            last = max(place for place in range(column, len(drawn), columns))
+            grid.flat[last].set_xlabel("epoch")
+            grid.flat[last].xaxis.set_tick_params(labelbottom=True)
+        for row in range(rows):
+            grid[row, 0].set_ylabel(label)
+        return _svg(figure)
+
+
+def _line(axes: Axes, curve: Curve, look: Look, marker: str = "") -> None:
+    step = max(1, -(-len(curve) // MAX_POINTS))
+    # The last point is always shown.
+    some = curve[::-1][::step][::-1]
+    if some:
+        axes.plot(*zip(*some, strict=True), marker=marker, markersize=2.5, **look.line)
+
+
+def _level() -> dict:
+    return {"color": INK, "linewidth": 1, "linestyle": "--"}
+
+
+def _level_line(axes: Axes, level: float | None) -> None:
+    if level is not None:
+        axes.axhline(level, **_level())
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+
+    def between_decades(value: float, place: int) -> str:
+        low, high = axes.get_ylim()
+        return f"{value:g}" if high < 50 * low and f"{value:e}"[0] in "25" else ""
+
+    axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    axes.yaxis.set_minor_formatter(between_decades)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure to be put into a page: the page's ink and font, no ids (pages hold several figures)."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # The browser has the glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"font: ([0-9.]+px|bold [0-9.]+px|[0-9]+ [0-9.]+px) [^;\"]*", r"font: \1 var(--font)", text)
+    return text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
+
+
+def standalone(svg: str) -> str:
+    """The same figure as a file of its own, legible on white and on black."""
+    colours = {"var(--ink)": "#777777", "var(--faint)": "#99999955", "var(--font)": "sans-serif"}
+    for variable, value in colours.items():
+        svg = svg.replace(variable, value)
+    return svg

@@ -1,0 +1,126 @@
+"""What a finished run left in its run directory, as the report reads it. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from kcframe import run_dir as names
+from kcframe.errors import RunDirError
+from kcframe.run_dir import RunDir, arm_folder, sample_file
+from kcframe.taxonomy import Taxonomy
+
+Curve = list[tuple[float, float]]  # (epoch, value)
+
+
+@dataclass
+class Arm:
+    """A student arm. figures: its row of results.json. result: its result.json. lines: its metrics."""
+
+    name: str
+    figures: dict[str, Any]
+    result: dict[str, Any]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def of_steps(self, reading: str, place: int | None = None) -> Curve:
+        """A reading of the step lines, or one vertical's part of it, by epoch."""
+        return self._curve("step", lambda line: _part(line.get(reading), place))
+
+    def of_evaluations(self, figure: str, vertical: str | None = None) -> Curve:
+        """A figure of the evaluations, or one vertical's, by epoch."""
+        if vertical is None:
+            return self._curve("evaluation", lambda line: line.get(figure))
+        return self._curve("evaluation", lambda line: line["per_vertical"].get(vertical, {}).get(figure))
+
+    def _curve(self, kind: str, value) -> Curve:
+        found = [(line["epoch"], value(line)) for line in self.lines if line["kind"] == kind]
+        return [(epoch, y) for epoch, y in found if y is not None]
+
+
+@dataclass
+class Sample:
+    """A test image: its labels, and the most probable classes of each arm as (class, probability)."""
+
+    picture: bytes
+    name: str
+    labels: list[str]
+    guesses: dict[str, list[tuple[str, float]]]
+
+
+@dataclass
+class Record:
+    """A finished run."""
+
+    results: dict[str, Any]
+    taxonomy: Taxonomy
+    arms: list[Arm]
+    samples: list[Sample]
+    recipe: str
+    versions: dict[str, str]
+    data: dict[str, Any]
+
+    @property
+    def best(self) -> Arm:
+        """The arm with the highest mpvap."""
+        return max(self.arms, key=lambda arm: -1.0 if (m := arm.figures["mpvap"]) is None else m)
+
+    @property
+    def baseline(self) -> Arm | None:
+        return next((arm for arm in self.arms if arm.name == self.results["baseline"]), None)
+
+    def teachers_level(self, figure: str, vertical: str | None = None) -> float | None:
+        """A figure of the specialists together, or of one vertical's; None without specialists."""
+        specialists = self.results["specialists"]
+        if specialists is None:
+            return None
+        return specialists[figure] if vertical is None else specialists["per_vertical"][vertical][figure]
+
+
+def read_record(run_dir: RunDir) -> Record:
+    """Read a run directory. Raises RunDirError if the run is not finished or a file is damaged."""
+    if not run_dir.exists(names.RESULTS):
+        raise RunDirError(
+            f"{run_dir}: no {names.RESULTS}: not a run directory, or the run is not finished "
+            "(give its `kcframe run` command again to finish it)"
+        )
+    results = run_dir.read_json(names.RESULTS)
+    arms = []
+    for name, figures in results["arms"].items():
+        folder = arm_folder(name)
+        lines = run_dir.read(f"{folder}/{names.METRICS}").decode().splitlines()
+        try:
+            parsed = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunDirError(f"{run_dir.path(folder)}/{names.METRICS}: damaged ({error})") from None
+        arms.append(Arm(name, figures, run_dir.read_json(f"{folder}/{names.RESULT}"), parsed))
+    return Record(
+        results,
+        Taxonomy.from_json(run_dir.read(names.TAXONOMY).decode()),
+        arms,
+        _samples(run_dir, arms),
+        run_dir.read(names.RECIPE).decode(),
+        run_dir.read_json(names.VERSIONS),
+        run_dir.read_json(names.DATA),
+    )
+
+
+def _samples(run_dir: RunDir, arms: list[Arm]) -> list[Sample]:
+    listed = run_dir.read_json(names.SAMPLES) if run_dir.exists(names.SAMPLES) else []
+    guesses: list[dict[str, list[tuple[str, float]]]] = [{} for _ in listed]
+    for arm in arms:
+        # By image: an arm that was measured when the samples were others has no guess for them.
+        known = {sample["image"]: sample["top"] for sample in arm.result["samples"]}
+        for row, found in zip(listed, guesses, strict=True):
+            if row["image"] in known:
+                found[arm.name] = [(top["class"], top["probability"]) for top in known[row["image"]]]
+    return [
+        Sample(run_dir.read(sample_file(number)), row["name"], row["labels"], found)
+        for number, (row, found) in enumerate(zip(listed, guesses, strict=True))
+    ]
+
+
+def _part(reading: Any, place: int | None) -> float | None:
+    if reading is None or place is None:
+        return reading
+    return reading[place] if place < len(reading) else None
