@@ -18,7 +18,7 @@ TINY = {
     "name": "tiny",
     "data": {
         "name": "synthetic",
-        # Uneven, with a vertical of one class; 50 images leave a last batch of 2.
+        # Uneven, with a vertical of one class; 50 images are no multiple of 16.
         "options": {"verticals": [5, 1, 3], "train_images": 50, "test_images": 30, "image_size": 8},
     },
     "specialists": {

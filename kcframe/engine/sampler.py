@@ -11,7 +11,8 @@ from torch import Tensor
 class Sampler:
     """Shuffles `indices` (int64 [n]) anew every epoch and cuts them into batches.
 
-    The last batch of an epoch is as small as what is left; no image is dropped or repeated.
+    All batches of an epoch are equally large, give or take one image, and at most `batch_size`: a last
+    batch of one image would break batch normalisation. No image is dropped or repeated.
     """
 
     def __init__(self, indices: Tensor, batch_size: int, seed: int):
@@ -27,9 +28,15 @@ class Sampler:
             self._epoch = (epoch, shuffled)
         return self._epoch[1]
 
-    def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[int, Tensor]:
-        """(epoch, indices int64 [B or a worker's part of it]) of a step, counted from 0."""
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the smallest batch."""
+        return len(self.indices) // self.batches_per_epoch
+
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[int, Tensor, int]:
+        """Of a step, counted from 0: (epoch, a worker's indices int64, images of all workers together)."""
         epoch, number = divmod(step, self.batches_per_epoch)
-        start = number * self.batch_size
-        whole = self.order(epoch)[start : start + self.batch_size]
-        return epoch, whole.tensor_split(size)[rank]
+        quotient, larger = divmod(len(self.indices), self.batches_per_epoch)
+        start = number * quotient + min(number, larger)
+        whole = self.order(epoch)[start : start + quotient + (number < larger)]
+        return epoch, whole.tensor_split(size)[rank], len(whole)

@@ -83,6 +83,12 @@ class Trainer:
         self.optimizer = build_optimizer(self.student, job.train)
         self.sampler = Sampler(job.indices, job.train.batch_size, job.seed)
         self.index = SlotIndex(job.taxonomy, world.device)
+        if self.sampler.smallest_batch < world.size:
+            raise TrainingError(
+                f"{job.name}: its batches are as small as {self.sampler.smallest_batch} of its "
+                f"{len(job.indices)} images, too few for {world.size} workers: use fewer workers, or a "
+                f"larger train.batch_size than {job.train.batch_size}"
+            )
         self.num_steps = self.sampler.batches_per_epoch * job.train.epochs
         self.step = 0
         self.smoothed = torch.full((job.taxonomy.num_verticals,), math.nan)
@@ -131,11 +137,9 @@ class Trainer:
 
     def _one_step(self) -> dict[str, Tensor]:
         job, world = self.job, self.world
-        epoch, indices = self.sampler.batch(self.step, world.rank, world.size)
+        epoch, indices, whole = self.sampler.batch(self.step, world.rank, world.size)
         labels = job.labels.take(indices)
         images = job.images.load(indices, image_keys(job.seed, epoch, indices)).to(world.device)
-        start = self.step - self.step % self.sampler.batches_per_epoch
-        whole = min(job.train.batch_size, len(job.indices) - (self.step - start) * job.train.batch_size)
 
         rows, classes = labels.rows().to(world.device), labels.classes.to(world.device)
         ones = torch.ones(len(rows), device=world.device)

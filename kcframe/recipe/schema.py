@@ -29,7 +29,11 @@ class Train(Section):
     """How one network is trained. One step is one optimizer step."""
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
-    batch_size: int = Field(ge=1, le=1_000_000, description="images a step, over all workers together")
+    batch_size: int = Field(
+        ge=1,
+        le=1_000_000,
+        description="most images a step, over all workers together; steps are equally large",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="torch's AdamW or SGD")
     learning_rate: float = Field(gt=0, le=1000, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, AdamW's first beta")
