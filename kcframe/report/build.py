@@ -51,7 +51,7 @@ def write_figures(run_dir: RunDir, folder: Path) -> list[Path]:
     """Write each of the report's figures as an SVG file of its own; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, svg in draw_all(read_record(run_dir)).items():
+    for name, svg in draw_all(read_record(run_dir), legend=True).items():
         if svg is not None:
             file = folder / f"{name}.svg"
             file.write_text(figures.standalone(svg))
@@ -59,14 +59,14 @@ def write_figures(run_dir: RunDir, folder: Path) -> list[Path]:
     return written
 
 
-def draw_all(record: Record) -> dict[str, str | None]:
-    """All figures by name; None for one that the run has nothing for."""
+def draw_all(record: Record, legend: bool = False) -> dict[str, str | None]:
+    """All figures by name, each with its own legend or none; None for one that the run has nothing for."""
     style = figures.looks(record)
     return {
         "overview": figures.draw_overview(record, style),
-        "learning": figures.draw_learning(record, style),
-        "loss": figures.draw_loss(record, style),
-        "gamma": figures.draw_gamma(record, style),
+        "learning": figures.draw_learning(record, style, legend),
+        "loss": figures.draw_loss(record, style, legend),
+        "gamma": figures.draw_gamma(record, style, legend),
     }
 
 

@@ -16,6 +16,7 @@ from itertools import cycle, product
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kcframe.report.record import Curve, Record
@@ -90,10 +91,10 @@ def draw_overview(record: Record, style: Mapping[str, Look]) -> str:
         axes.set_ylim(len(record.arms) - 0.5, -0.5)
         axes.set_xlim(-1.5, 101.5)
         axes.set_xlabel("average precision, percent")
-        return _svg(figure)
+        return _svg(figure, {})
 
 
-def draw_learning(record: Record, style: Mapping[str, Look]) -> str | None:
+def draw_learning(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
     """AP by epoch: the mean over the verticals first, then each; the teacher's level is a dashed line."""
     if not any(arm.of_evaluations("mpvap") for arm in record.arms):
         return None
@@ -108,10 +109,12 @@ def draw_learning(record: Record, style: Mapping[str, Look]) -> str | None:
             _line(axes, arm.of_evaluations("ap", vertical), style[arm.name], marker="o")
         _level_line(axes, record.teachers_level("ap", vertical))
 
-    return _panels(record.taxonomy.verticals, panel, "AP", ("mean (mpvap)", mean_panel), limits=(0, 101))
+    shown = style if legend else {}
+    first = ("mean (mpvap)", mean_panel)
+    return _panels(record.taxonomy.verticals, panel, "AP", shown, first, limits=(0, 101))
 
 
-def draw_loss(record: Record, style: Mapping[str, Look]) -> str | None:
+def draw_loss(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
     """The loss (dotted: the floor of a self-paced one) and the shared features' effective rank, by epoch."""
     if not any(arm.of_steps("loss") for arm in record.arms):
         return None
@@ -135,10 +138,10 @@ def draw_loss(record: Record, style: Mapping[str, Look]) -> str | None:
         for axes in (loss, rank):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure)
+        return _svg(figure, style if legend else {})
 
 
-def draw_gamma(record: Record, style: Mapping[str, Look]) -> str | None:
+def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
     """gamma / sqrt(N_v) by epoch, each vertical a panel; None if no arm is paced by a gamma."""
     paced = [arm for arm in record.arms if arm.of_steps("gamma", 0)]
     if not paced:
@@ -152,13 +155,15 @@ def draw_gamma(record: Record, style: Mapping[str, Look]) -> str | None:
             _line(axes, [(epoch, y) for epoch, y in curve if y > 0], style[arm.name])
         _logarithmic(axes)
 
-    return _panels(record.taxonomy.verticals, panel, "γ / √N")
+    shown = {arm.name: style[arm.name] for arm in paced} if legend else {}
+    return _panels(record.taxonomy.verticals, panel, "γ / √N", shown)
 
 
 def _panels(
     verticals: Sequence[str],
     draw: Callable[[Axes, str], None],
     label: str,
+    legend: Mapping[str, Look],
     first: tuple[str, Callable[[Axes], None]] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> str:
@@ -185,7 +190,7 @@ def _panels(
             grid.flat[last].xaxis.set_tick_params(labelbottom=True)
         for row in range(rows):
             grid[row, 0].set_ylabel(label)
-        return _svg(figure)
+        return _svg(figure, legend)
 
 
 def _line(axes: Axes, curve: Curve, look: Look, marker: str = "") -> None:
@@ -220,8 +225,18 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _svg(figure: Figure) -> str:
-    """The figure to be put into a page: the page's ink and font, no ids (pages hold several figures)."""
+def _svg(figure: Figure, legend: Mapping[str, Look]) -> str:
+    """The figure to be put into a page: the page's ink and font, no ids (pages hold several figures).
+
+    legend: arms to name below it; the figure grows by what they need.
+    """
+    if legend:
+        lines = [Line2D([], [], **look.line) for look in legend.values()]
+        columns = 3
+        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(lines) // columns))
+        figure.legend(
+            lines, list(legend), loc="outside lower center", ncols=columns, frameon=False, handlelength=3
+        )
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The browser has the glyphs that matplotlib's font lacks.
