@@ -30,11 +30,21 @@ def cli() -> None:
 @RECIPE
 @SET
 @click.option("--run-dir", metavar="URL", help="Where the run is kept (any fsspec URL). Default: runs/NAME.")
-def run(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
+@click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
+@click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
+@click.option("--workers", metavar="N", help="Workers of a student; with it the backend is ray.")
+def run(
+    recipe: str,
+    overrides: tuple[str, ...],
+    run_dir: str | None,
+    backend: str | None,
+    address: str | None,
+    workers: str | None,
+) -> None:
     """Train and measure everything a recipe names; go on where an earlier run stopped."""
-    from kcframe.commands.run import run_recipe
+    from kcframe.commands.run import execution_overrides, run_recipe
 
-    run_recipe(recipe, overrides, run_dir)
+    run_recipe(recipe, (*overrides, *execution_overrides(backend, address, workers)), run_dir)
 
 
 @cli.command()

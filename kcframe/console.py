@@ -1,5 +1,5 @@
-"""What a run shows in a terminal: one bar for the stages, one for the stage at work, a line for each that
-ends. Where the output is no terminal, only the lines."""
+"""What a run shows in a terminal: one bar for the stages, one for each at work, a line for each that ends.
+Where the output is no terminal, only the lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunDisplay(AbstractContextManager):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.current: _StageDisplay | None = None
+        self.shown: dict[Stage, _StageDisplay] = {}
         self.whole: TaskID | None = None
 
     def __enter__(self) -> RunDisplay:
@@ -48,11 +48,11 @@ class RunDisplay(AbstractContextManager):
 
     def begin(self, stage: Stage) -> Listener:
         task = self.progress.add_task(str(stage), total=None, note="")
-        self.current = _StageDisplay(self.progress, task)
-        return self.current
+        self.shown[stage] = _StageDisplay(self.progress, task)
+        return self.shown[stage]
 
     def end(self, stage: Stage) -> None:
-        shown, self.current = self.current, None
+        shown = self.shown.pop(stage)
         self.progress.remove_task(shown.task)
         self.progress.advance(self.whole)
         took = time.monotonic() - shown.began

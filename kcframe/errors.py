@@ -38,6 +38,10 @@ class RunDirError(KcframeError):
     """A run directory cannot be read, written, or continued with this recipe."""
 
 
+class StorageError(RunDirError):
+    """The storage refused or failed; the same attempt may succeed later."""
+
+
 class TrainingError(KcframeError):
     """Training cannot go on, for example because the loss is no longer a number."""
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kcframe.errors import RunDirError
+from kcframe.errors import RunDirError, StorageError
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
@@ -43,6 +44,12 @@ def sample_file(number: int) -> str:
     return f"samples/{number:03d}.png"
 
 
+# Seconds between attempts where a storage behind a network fails. One that has worked before mostly comes
+# back; one that never has is more likely named wrongly.
+PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
+HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
 class RunDir:
     """Reads and writes whole files; a file is there whole or not at all.
 
@@ -56,6 +63,7 @@ class RunDir:
             url = str(Path(url.removeprefix("file://")).expanduser().absolute())
         self.url = url.rstrip("/")
         self._filesystem = None
+        self._has_worked = False
 
     def __str__(self) -> str:
         return self.url
@@ -109,6 +117,11 @@ class RunDir:
         if self.exists(name):
             self._try(name, "deleted", lambda: self._fs.rm_file(self.path(name)))
 
+    def delete_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it, if it is there."""
+        if self.exists(name):
+            self._try(name, "deleted", lambda: self._fs.rm(self.path(name), recursive=True))
+
     def folders(self, parent: str) -> list[str]:
         """Names of the folders in a folder, sorted; none if it is not there."""
 
@@ -133,14 +146,20 @@ class RunDir:
         return self._filesystem
 
     def _try(self, name: str, done: str, action):
-        try:
-            return action()
-        except FileNotFoundError:
-            what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
-            raise RunDirError(f"{self.path(name)}: {what}") from None
-        except RunDirError:
-            raise
-        except Exception as error:  # each storage raises its own
-            raise RunDirError(
-                f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
-            ) from error
+        pauses = () if self.local else PAUSES if self._has_worked else PAUSES_AT_FIRST
+        for pause in (*pauses, None):
+            try:
+                found = action()
+                self._has_worked = True
+                return found
+            except FileNotFoundError:
+                what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
+                raise RunDirError(f"{self.path(name)}: {what}") from None
+            except RunDirError:
+                raise
+            except Exception as error:  # each storage raises its own
+                if pause is None or isinstance(error, HOPELESS):
+                    raise StorageError(
+                        f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
+                    ) from error
+            time.sleep(pause)

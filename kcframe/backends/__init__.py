@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kcframe.backends.base import Backend
 
-BACKENDS = {"local": "kcframe.backends.local:LocalBackend"}
+BACKENDS = {"local": "kcframe.backends.local:LocalBackend", "ray": "kcframe.backends.ray.backend:RayBackend"}
 
 
 def get_backend(name: str) -> Backend:

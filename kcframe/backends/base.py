@@ -13,13 +13,15 @@ from kcframe.stages import Stage
 
 
 class Watcher(Protocol):
-    """Told what is to be done and which stages begin and end; gives each a listener."""
+    """Told what is to be done and which stages begin and end, perhaps several at once; listens to each."""
 
     def plan(self, stages: Sequence[Stage], done: int) -> None: ...
 
     def begin(self, stage: Stage) -> Listener: ...
 
     def end(self, stage: Stage) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 class Backend(ABC):

@@ -40,6 +40,14 @@ def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -
     click.echo(run_dir)
 
 
+def execution_overrides(backend: str | None, address: str | None, workers: str | None) -> list[str]:
+    """The command line's short forms as `--set` would have them."""
+    if backend is None and (address or workers):
+        backend = "ray"
+    given = {"backend": backend, "address": address, "workers": workers}
+    return [f"execution.{name}={value}" for name, value in given.items() if value is not None]
+
+
 @contextmanager
 def _stop_on_signal(console: Console) -> Iterator[threading.Event]:
     """The first Ctrl-C (or SIGTERM) asks for a checkpoint and an orderly end, a second one ends at once."""

@@ -119,7 +119,7 @@ class Trainer:
                 found = self.job.evaluation()
                 self.listener.evaluated(self.step // per_epoch, found)
                 log.add(kind="evaluation", step=self.step, epoch=self.step // per_epoch, **found.summary())
-            stop = self.should_stop()
+            stop = self.world.any(self.should_stop())
             due = train.checkpoint_every and self.step % train.checkpoint_every == 0
             if self.world.rank == 0 and (end_of_epoch or due or stop):
                 log.flush()
@@ -159,8 +159,9 @@ class Trainer:
                 weights,
                 whole,
             )
-        if world.size > 1:
-            self._sum_over_workers(terms)
+        # Each worker divided by the whole batch, so the sum is the whole batch's mean.
+        world.sum(p.grad for p in self.student.parameters() if p.grad is not None)
+        world.sum(terms.values())
         clip_gradients(self.student, job.train.clip_gradient_norm)
         self.optimizer.step()
         self.step += 1
@@ -169,14 +170,6 @@ class Trainer:
             self.smoothed.isnan(), now, SMOOTHING * self.smoothed + (1 - SMOOTHING) * now
         )
         return terms
-
-    def _sum_over_workers(self, terms: dict[str, Tensor]) -> None:
-        # Each worker divided by the whole batch, so the sum is the whole batch's mean.
-        for parameter in self.student.parameters():
-            if parameter.grad is not None:
-                self.world.all_reduce(parameter.grad)
-        for term in terms.values():
-            self.world.all_reduce(term)
 
     def _autocast(self):
         if self.job.train.precision == "bfloat16":

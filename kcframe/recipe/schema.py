@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\\:\s][^/\\:]*$")]
 
@@ -79,10 +79,34 @@ class Student(Section):
 
 
 class Execution(Section):
-    """Where the run happens."""
+    """Where the run happens. Nothing here changes what is learned."""
 
-    backend: Literal["local"] = Field("local", description="local: in this process")
+    backend: Literal["local", "ray"] = Field("local", description="local: in this process; ray: on a cluster")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
+    address: str | None = Field(
+        None, description="the Ray cluster's, e.g. auto or ray://host:10001; null: $RAY_ADDRESS, or start one"
+    )
+    workers: int = Field(1, ge=1, le=10_000, description="that train one student together")
+    min_workers: int | None = Field(None, ge=1, description="with max_workers: as many as there is room for")
+    max_workers: int | None = Field(None, ge=1, le=10_000)
+    specialist_workers: int = Field(1, ge=1, le=10_000, description="that train one specialist together")
+    resources_per_worker: dict[str, float] = Field(
+        default_factory=dict,
+        description="Ray's names, e.g. {CPU: 4, GPU: 1}; {}: 1 CPU, and 1 GPU if there are",
+    )
+    storage: str | None = Field(
+        None,
+        description="path or URL where Ray Train keeps its own state while it runs; null: the run directory",
+    )
+    max_failures: int = Field(3, ge=0, description="how often a stage may lose a worker and go on")
+
+    @model_validator(mode="after")
+    def _elastic(self) -> Execution:
+        if (self.min_workers is None) != (self.max_workers is None):
+            raise ValueError("min_workers and max_workers come together")
+        if self.min_workers is not None and self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
+        return self
 
 
 class Recipe(Section):

@@ -1,0 +1,226 @@
+"""Stages on a Ray cluster.
+
+A stage with one worker is a Ray task: all such stages run side by side, and tasks share worker processes,
+which have imported torch already. A stage with more is a Ray Train worker group, one after the other:
+starting one costs seconds, and two half-started ones could wait for each other's machines.
+
+Checkpoints are the run directory's, the same as everywhere: a run can go on with another backend or
+another number of workers. Ray's own storage holds only what Ray needs to watch over a group.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import fsspec
+import ray
+from ray.exceptions import RayError
+
+from kcframe.backends.base import Backend, Watcher
+from kcframe.backends.ray.board import Event, start_board
+from kcframe.backends.ray.cluster import check_shared, connect, lacking, resources_of_worker
+from kcframe.backends.ray.work import run_in_task, run_in_worker_group
+from kcframe.engine.evaluate import Evaluation
+from kcframe.engine.train import Listener
+from kcframe.errors import Interrupted, TrainingError
+from kcframe.recipe.schema import Recipe
+from kcframe.run_dir import RESULT, RunDir
+from kcframe.stages import Stage
+
+POLL = 0.2  # seconds between looks at the board
+RAY_STATE = "ray"  # folder of Ray Train's own state, below the run directory
+
+
+class RayBackend(Backend):
+    """`execution: {backend: ray}`."""
+
+    def run(
+        self,
+        stages: Sequence[Stage],
+        recipe: Recipe,
+        run_dir: RunDir,
+        watcher: Watcher,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        if not stages:
+            return
+        connect(recipe.execution)
+        check_shared(run_dir)
+        _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
+
+
+class _Run:
+    """Some stages on their way."""
+
+    def __init__(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, watcher: Watcher):
+        self.recipe, self.run_dir, self.watcher = recipe, run_dir, watcher
+        self.execution = recipe.execution
+        self.stages = {stage.folder: stage for stage in stages}
+        self.listeners: dict[str, Listener] = {}
+        self.failures: dict[str, str] = {}
+        self.interrupted: list[str] = []
+        self.board = start_board()
+        self.resources = resources_of_worker(self.execution)
+
+    def to_the_end(self, should_stop: Callable[[], bool]) -> None:
+        """Start all, show what they post, and say what became of them."""
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        groups = [stage for stage in self.stages.values() if self._workers(stage) != 1]
+        alone = [stage for stage in self.stages.values() if self._workers(stage) == 1]
+        if missing := lacking(self.resources, max(self._least_workers(s) for s in self.stages.values())):
+            self.watcher.say(f"waiting for room in the cluster: asked for {missing}")
+        tasks = {self._task(stage): stage for stage in alone}
+        # Worker groups are waited for in a thread of their own: Ray's fit() blocks, and would take Ctrl-C.
+        with ThreadPoolExecutor(1) as pool:
+            fits = {pool.submit(self._fit, stage): stage for stage in groups}
+            stopping = False
+            while tasks or fits:
+                if not stopping and should_stop():
+                    stopping = True
+                    ray.get(self.board.ask_to_stop.remote())
+                    for future in fits:
+                        future.cancel()
+                ended = self._ended_tasks(tasks) | self._ended_fits(fits)
+                # Whatever a stage posted came before its end.
+                for event in ray.get(self.board.take.remote()):
+                    self._show(event)
+                for stage, error in ended.items():
+                    self._end(stage, error)
+        ray.kill(self.board)
+        self._conclude()
+
+    def _workers(self, stage: Stage) -> int | tuple[int, int]:
+        e = self.execution
+        if stage.kind == "specialist":
+            return e.specialist_workers
+        return e.workers if e.min_workers is None else (e.min_workers, e.max_workers)
+
+    def _least_workers(self, stage: Stage) -> int:
+        workers = self._workers(stage)
+        return workers if isinstance(workers, int) else workers[0]
+
+    def _task(self, stage: Stage) -> ray.ObjectRef:
+        wanted = dict(self.resources)
+        remote = ray.remote(run_in_task).options(
+            num_cpus=wanted.pop("CPU", 0),
+            num_gpus=wanted.pop("GPU", 0),
+            resources=wanted,
+            max_retries=self.execution.max_failures,
+            retry_exceptions=True,
+            name=str(stage),
+        )
+        return remote.remote(stage, self.recipe.model_dump_json(), self.run_dir.url, self.board)
+
+    def _fit(self, stage: Stage) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        url, filesystem = self._ray_storage()
+        trainer = TorchTrainer(
+            run_in_worker_group,
+            train_loop_config={
+                "stage": stage,
+                "recipe": self.recipe.model_dump_json(),
+                "url": self.run_dir.url,
+                "board": self.board,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=self._workers(stage),
+                resources_per_worker=self.resources,
+                use_gpu=self.resources.get("GPU", 0) > 0,
+            ),
+            run_config=RunConfig(
+                # A name of its own: going on is the run directory's business, not Ray's.
+                name=f"{stage.kind}-{uuid.uuid4().hex[:12]}",
+                storage_path=url,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=self.execution.max_failures),
+            ),
+        )
+        trainer.fit()
+        if not self.execution.storage:
+            # What it held is of no use once the group has ended.
+            self.run_dir.delete_folder(RAY_STATE)
+
+    def _ray_storage(self) -> tuple[str, Any]:
+        """(path, pyarrow file system or None) for Ray Train's state."""
+        url = self.execution.storage or self.run_dir.path(RAY_STATE)
+        if "://" not in url:
+            return RunDir(url).url, None
+        import pyarrow.fs
+
+        filesystem, path = fsspec.url_to_fs(url)
+        return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+
+    def _ended_tasks(self, tasks: dict[ray.ObjectRef, Stage]) -> dict[Stage, Exception | None]:
+        if not tasks:
+            return {}
+        ended: dict[Stage, Exception | None] = {}
+        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=POLL)
+        for reference in ready:
+            stage = tasks.pop(reference)
+            try:
+                ray.get(reference)
+                ended[stage] = None
+            except RayError as error:
+                ended[stage] = error
+        return ended
+
+    def _ended_fits(self, fits: dict[Future, Stage]) -> dict[Stage, Exception | None]:
+        ended: dict[Stage, Exception | None] = {}
+        for future in [future for future in fits if future.done()]:
+            stage = fits.pop(future)
+            ended[stage] = None if future.cancelled() else future.exception()
+        if fits and not ended:
+            # A pause between two looks.
+            ray.wait([ray.put(None)], timeout=POLL)
+        return ended
+
+    def _show(self, event: Event) -> None:
+        folder, what, details = event
+        stage = self.stages[folder]
+        if what == "begin":
+            if folder not in self.listeners:
+                self.listeners[folder] = self.watcher.begin(stage)
+            return
+        if what == "failed":
+            self.failures[folder] = details
+        elif what == "interrupted":
+            self.interrupted.append(details)
+        elif what == "step":
+            self.listeners[folder].step(*details)
+        elif what == "evaluated":
+            epoch, per_vertical = details
+            self.listeners[folder].evaluated(epoch, Evaluation(per_vertical))
+
+    def _end(self, stage: Stage, error: Exception | None) -> None:
+        if error is not None:
+            self.failures.setdefault(stage.folder, _reason(error))
+        elif not self.run_dir.exists(f"{stage.folder}/{RESULT}"):
+            return
+        elif stage.folder in self.listeners:
+            self.watcher.end(stage)
+
+    def _conclude(self) -> None:
+        if self.failures:
+            lines = [f"  {self.stages[folder]}: {text}" for folder, text in self.failures.items()]
+            raise TrainingError(
+                f"{len(lines)} of {len(self.stages)} stages failed, the others are kept:\n"
+                + "\n".join(lines)
+                + "\nonce that is mended, the same command trains only what is missing"
+            )
+        if self.interrupted:
+            raise Interrupted(self.interrupted[0])
+        missing = [s for s in self.stages.values() if not self.run_dir.exists(f"{s.folder}/{RESULT}")]
+        if missing:
+            raise Interrupted(f"stopped before {missing[0]} began")
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what a worker raised: what is wrong, without Ray's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""The Ray cluster: connecting to it, and asking what it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from kcframe.errors import KcframeError, RunDirError
+from kcframe.recipe.schema import Execution
+from kcframe.run_dir import RECIPE, RunDir
+
+# Machines that are busy starting other things need longer than Ray gives them.
+PATIENCE = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_raylet_start_wait_time_s": "120",
+}
+
+
+class ClusterError(KcframeError):
+    """There is no such cluster, or it lacks what the recipe asks for."""
+
+
+def connect(execution: Execution) -> None:
+    """Connect to the cluster that the recipe, or RAY_ADDRESS, names; else start one on this machine."""
+    if ray.is_initialized():
+        return
+    with _own_signal_handlers():
+        _connect(execution)
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep them: Ray's ends the process at SIGTERM, ours asks for a checkpoint first."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _connect(execution: Execution) -> None:
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    address = execution.address or os.environ.get("RAY_ADDRESS")
+    settings = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address in (None, "local"):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init("local", include_dashboard=False, **settings)
+        return
+    try:
+        ray.init(address, **settings)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"no Ray cluster answers at '{address}' ({reason}). Start one with `ray start --head`, or leave "
+            "out the address to use this machine alone"
+        ) from None
+
+
+def resources_of_worker(execution: Execution) -> dict[str, float]:
+    """What one worker asks for: as the recipe says, else 1 CPU, and 1 GPU where there are any."""
+    if execution.resources_per_worker:
+        return dict(execution.resources_per_worker)
+    gpus = execution.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
+    return {"CPU": 1.0, **({"GPU": 1.0} if gpus else {})}
+
+
+def lacking(wanted: dict[str, float], workers: int) -> str | None:
+    """What no machine of the cluster has now, or None. An autoscaler may still bring it."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = 0
+    for machine in machines:
+        fits = [int(machine.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
+        room += min(fits, default=workers)
+    if room >= workers:
+        return None
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    return f"{workers} worker{'s' if workers > 1 else ''} with {asked} each; there is room for {room}"
+
+
+def check_shared(run_dir: RunDir) -> None:
+    """RunDirError if the run directory is a local folder that some machine of the cluster does not see."""
+    if not run_dir.local:
+        return
+    here = ray.get_runtime_context().get_node_id()
+    written = run_dir.read(RECIPE)
+
+    def sees(url: str) -> bool:
+        other = RunDir(url)
+        return other.exists(RECIPE) and other.read(RECIPE) == written
+
+    task = ray.remote(sees)
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] != here:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[node["NodeManagerAddress"]] = task.options(num_cpus=0, scheduling_strategy=there).remote(
+                run_dir.url
+            )
+    blind = [address for address, answer in asked.items() if not ray.get(answer)]
+    if blind:
+        raise RunDirError(
+            f"{run_dir}: a folder of this machine, but the cluster's {', '.join(blind)} cannot see it: give "
+            "--run-dir a URL that all of them reach (s3://…), or a shared file system"
+        )

@@ -1,0 +1,58 @@
+"""What runs in Ray's processes: a stage by itself in a task, or one worker's part of it in a worker group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+import torch
+import torch.distributed
+
+from kcframe.backends.local import choose_device
+from kcframe.backends.ray.board import Reporter
+from kcframe.engine.world import World
+from kcframe.errors import Interrupted, KcframeError, StorageError
+from kcframe.recipe.schema import Recipe
+from kcframe.run_dir import RunDir
+from kcframe.stages import Stage, run_stage
+
+
+def run_in_task(stage: Stage, recipe: str, url: str, board: ray.actor.ActorHandle) -> None:
+    """A stage with a single worker. recipe: resolved, as JSON. url: of the run directory."""
+    parsed = Recipe.model_validate_json(recipe)
+    world = World(device=choose_device(parsed.execution.device))
+    _guarded(stage, parsed, url, world, board)
+
+
+def run_in_worker_group(config: dict[str, Any]) -> None:
+    """One worker's part of a stage, under TorchTrainer: the process group is there already."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    world = World(
+        context.get_world_rank(),
+        context.get_world_size(),
+        ray.train.torch.get_device(),
+        torch.distributed.all_reduce,
+    )
+    recipe = Recipe.model_validate_json(config["recipe"])
+    _guarded(config["stage"], recipe, config["url"], world, config["board"])
+
+
+def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.actor.ActorHandle) -> None:
+    """Run a stage. What another attempt cannot mend is posted to the board, so that there is none."""
+    reporter = Reporter(board, stage.folder, world.rank)
+    if reporter.post("begin", world.size):
+        return
+    try:
+        run_stage(stage, recipe, RunDir(url), world, reporter, reporter.should_stop)
+    except StorageError:
+        raise
+    except Interrupted as error:
+        reporter.post("interrupted", str(error))
+    except KcframeError as error:
+        reporter.post("failed", str(error))
+        if world.size > 1:
+            # The others wait for this worker: only its end releases them.
+            raise
