@@ -77,3 +77,26 @@ def tiny(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One Ray cluster for the whole session: starting one takes seconds to minutes."""
+    import ray
+
+    from kcframe.backends.ray.cluster import PATIENCE
+
+    patch = pytest.MonkeyPatch()
+    for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}.items():
+        patch.setenv(name, value)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        # Workers load what the tests load.
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
+    )
+    yield
+    ray.shutdown()
+    patch.undo()

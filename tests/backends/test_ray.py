@@ -1,0 +1,112 @@
+"""The Ray backend on a real cluster of this machine: the local one's results, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import ray
+
+from kcframe.backends.ray.cluster import ClusterError, connect, lacking, resources_of_worker
+from kcframe.engine.metrics_log import read_metrics
+from kcframe.errors import Interrupted, TrainingError
+from kcframe.pipeline import run
+from kcframe.recipe.load import load_recipe
+from kcframe.recipe.schema import Execution
+from kcframe.registry import installed
+from kcframe.run_dir import RunDir
+from tests.conftest import Quiet
+from tests.faults import workers
+
+# Long enough that something can happen in the middle, and no batch statistics: they depend on the split.
+LONG = (
+    "specialists.train.epochs=1",
+    "student.train.epochs=80",
+    "student.train.evaluate_every=0",
+    "student.train.checkpoint_every=3",
+    "student.backbone.options.normalisation=none",
+)
+
+
+def go(path, run_dir, *overrides, watcher=None):
+    watcher = watcher or Quiet()
+    recipe = load_recipe(str(path), installed(), overrides)
+    return run(recipe, RunDir(run_dir), watcher, watcher.say, watcher.should_stop), watcher
+
+
+def step_lines(run_dir, arm="student"):
+    return [line for line in read_metrics(RunDir(run_dir), f"arms/{arm}") if line["kind"] == "step"]
+
+
+def assert_same_curve(one, other):
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in other], rel=1e-4)
+
+
+def test_stages_in_tasks_give_what_this_process_gives(tiny, tmp_path, cluster):
+    local, _ = go(tiny(), tmp_path / "local")
+    on_ray, watcher = go(tiny(), tmp_path / "ray", "execution.backend=ray")
+    assert sorted(watcher.begun) == sorted(
+        [*(f"specialist vertical {v}" for v in range(3)), "arm generalist", "arm student"]
+    )
+    assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
+    assert on_ray["arms"]["student"]["mpvap"] == pytest.approx(local["arms"]["student"]["mpvap"], rel=1e-3)
+    assert on_ray["teacher_images_per_image"] == 1.0
+    again, watcher = go(tiny(), tmp_path / "ray", "execution.backend=ray")
+    assert (again, watcher.begun) == (on_ray, [])
+
+
+class Killer(Quiet):
+    """Kills a training process of the student, once."""
+
+    killed_at = None
+
+    def step(self, step, num_steps, loss):
+        super().step(step, num_steps, loss)
+        if self.begun[-1] == "arm student" and self.killed_at is None:
+            os.kill(workers()[-1], signal.SIGKILL)
+            self.killed_at = step
+
+
+def test_a_worker_group_loses_a_worker_and_one_arm_fails_for_good(tiny, tmp_path, cluster):
+    changes = (*LONG, "arms.generalist.train.learning_rate=1000", "arms.generalist.train.optimizer=sgd")
+    # The local run leaves the bad arm out.
+    go(tiny(*LONG), tmp_path / "local", "arms.generalist.train.epochs=1")
+    killer = Killer()
+    with pytest.raises(TrainingError) as caught:
+        go(tiny(*changes), tmp_path / "ray", "execution.backend=ray", "execution.workers=2", watcher=killer)
+    assert "1 of 2 stages failed" in str(caught.value)
+    assert "arm generalist: arm generalist: the loss is not finite" in str(caught.value)
+    assert killer.killed_at < 320
+    assert (tmp_path / "ray/arms/student/result.json").exists()
+    assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
+
+
+def test_stopped_and_gone_on_with_in_this_process(tiny, tmp_path, cluster):
+    with pytest.raises(Interrupted):
+        go(tiny(*LONG), tmp_path / "ray", "execution.backend=ray", watcher=Quiet(stop_at=1))
+    assert not (tmp_path / "ray/results.json").exists()
+    go(tiny(*LONG), tmp_path / "ray")
+    go(tiny(*LONG), tmp_path / "local")
+    assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
+
+
+def test_what_the_cluster_lacks_is_said(cluster):
+    assert lacking({"CPU": 1.0}, 2) is None
+    assert lacking({"CPU": 1.0, "GPU": 2.0}, 1) == "1 worker with 1 CPU, 2 GPU each; there is room for 0"
+    assert "there is room for" in lacking({"CPU": 1.0}, 10_000)
+    assert resources_of_worker(Execution(device="cpu")) == {"CPU": 1.0}
+    asked = {"CPU": 2.0, "TPU": 1.0}
+    assert resources_of_worker(Execution(resources_per_worker=asked)) == asked
+
+
+def test_no_cluster_at_an_address(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("Ray is trying to start at 10.0.0.1:6379, but is already running elsewhere")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at '10.0.0.1:6379'.*ray start --head"):
+        connect(Execution(backend="ray", address="10.0.0.1:6379"))
