@@ -48,6 +48,17 @@ def run(
 
 
 @cli.command()
+@RECIPE
+@SET
+@click.option("--run-dir", metavar="URL", help="Where the sweep is kept. Default: runs/NAME-sweep.")
+def tune(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
+    """Try values for the fields in a recipe's search section (Ray Tune); keep the best as best.yaml."""
+    from kcframe.commands.tune import tune_recipe
+
+    tune_recipe(recipe, overrides, run_dir)
+
+
+@cli.command()
 @click.argument("recipes", metavar="RECIPE…", nargs=-1, required=True)
 @SET
 def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:

@@ -41,7 +41,7 @@ class RunDisplay(AbstractContextManager):
         self.progress.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def plan(self, stages: Sequence[Stage], done: int) -> None:
         self.whole = self.progress.add_task("stages", total=len(stages), completed=done, note="")

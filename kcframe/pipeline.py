@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,7 +22,7 @@ from kcframe.registry import installed
 from kcframe.report.build import build_report
 from kcframe.results import collect
 from kcframe.run_dir import RunDir
-from kcframe.stages import Stage, fingerprint, sample_indices, settings_of
+from kcframe.stages import Stage, fingerprint, mark, sample_indices, settings_of
 from kcframe.taxonomy import Taxonomy
 
 PACKAGES = (
@@ -50,9 +50,26 @@ def run(
     say: for a line to the user. Raises RunDirError before any work if the directory holds stages that
     were trained with other settings or data, Interrupted once `should_stop` says so and all is saved.
     """
+    source = train(recipe, run_dir, watcher, say, should_stop)
+    results = collect(recipe, run_dir, source.taxonomy.verticals)
+    run_dir.write_json(names.RESULTS, results)
+    write_samples(source, run_dir)
+    build_report(run_dir)
+    return results
+
+
+def train(
+    recipe: Recipe,
+    run_dir: RunDir,
+    watcher: Watcher,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    kinds: Sequence[str] = ("specialist", "arm"),
+) -> DataSource:
+    """The training of `run`, of all stages or of one kind; returns the data source."""
     check_teachers(recipe)
     source = build_source(recipe)
-    stages = plan(recipe, source.taxonomy)
+    stages = [stage for stage in plan(recipe, source.taxonomy) if stage.kind in kinds]
     for stage in stages:
         refuse_other_settings(stage, recipe, run_dir)
     prepare(recipe, source, run_dir, say)
@@ -62,18 +79,12 @@ def run(
         say(f"{done} of {len(stages)} stages are finished and kept")
     watcher.plan(stages, done)
     for stage in pending:
-        settings = settings_of(stage, recipe)
-        mark = {"stage": str(stage), "fingerprint": fingerprint(settings), "settings": settings}
-        run_dir.write_json(f"{stage.folder}/{names.STAGE}", mark)
+        mark(stage, recipe, run_dir)
     backend = get_backend(recipe.execution.backend)
-    for kind in ("specialist", "arm"):
+    for kind in kinds:
         group = [stage for stage in pending if stage.kind == kind]
         backend.run(group, recipe, run_dir, watcher, should_stop)
-    results = collect(recipe, run_dir, source.taxonomy.verticals)
-    run_dir.write_json(names.RESULTS, results)
-    write_samples(source, run_dir)
-    build_report(run_dir)
-    return results
+    return source
 
 
 def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:

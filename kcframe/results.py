@@ -41,6 +41,7 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
     return {
         "name": recipe.name,
         "seed": recipe.seed,
+        "split": recipe.evaluation.split,
         "baseline": recipe.baseline,
         "arms": table,
         "specialists": specialists,

@@ -4,6 +4,7 @@ recipe.yaml       the resolved recipe          versions.json   packages and plug
 taxonomy.json     classes and verticals        data.json       facts about the data
 results.json      the table, for machines      report.html     the report, for people
 samples/          a few test images
+sweep.json, sweep.svg, best.yaml              what `kcframe tune` found
 specialists/V/    one folder a specialist      arms/A/         one folder a student arm
     stage.json               the settings it was begun with
     checkpoint.safetensors   while training; deleted when finished
@@ -25,6 +26,7 @@ from kcframe.errors import RunDirError, StorageError
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
+SWEEP, BEST, SWEEP_FIGURE = "sweep.json", "best.yaml", "sweep.svg"
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 WEIGHTS, RESULT, STAGE = "weights.safetensors", "result.json", "stage.json"
 

@@ -25,6 +25,7 @@ from kcframe.assemble import (
 )
 from kcframe.engine.checkpoint import pack_weights
 from kcframe.engine.evaluate import Evaluation, Settings, as_json, evaluate
+from kcframe.engine.holdout import held_out
 from kcframe.engine.model import Student, count_parameters
 from kcframe.engine.routing import Router
 from kcframe.engine.train import Job, Listener, Trainer
@@ -32,7 +33,7 @@ from kcframe.engine.world import World
 from kcframe.errors import DataError
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.recipe.schema import PluginRef, Recipe, Train
-from kcframe.run_dir import CHECKPOINT, RESULT, WEIGHTS, RunDir, arm_folder, specialist_folder
+from kcframe.run_dir import CHECKPOINT, RESULT, STAGE, WEIGHTS, RunDir, arm_folder, specialist_folder
 from kcframe.taxonomy import Taxonomy
 
 EVALUATION_BATCH = 512
@@ -59,6 +60,8 @@ class Stage:
 def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides what this stage produces."""
     settings: dict[str, Any] = {"seed": recipe.seed, "data": recipe.data.model_dump(mode="json")}
+    if recipe.evaluation.split != "test":
+        settings["evaluation"] = recipe.evaluation.model_dump(mode="json")
     if stage.kind == "specialist":
         settings["specialists"] = recipe.specialists.model_dump(mode="json")
         _forget_no_effect(settings["specialists"]["train"])
@@ -82,6 +85,13 @@ def _forget_no_effect(train: dict[str, Any]) -> None:
 def fingerprint(settings: dict[str, Any]) -> str:
     """A short hash of a stage's settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def mark(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None:
+    """Write down with which settings a stage is begun."""
+    settings = settings_of(stage, recipe)
+    about = {"stage": str(stage), "fingerprint": fingerprint(settings), "settings": settings}
+    run_dir.write_json(f"{stage.folder}/{STAGE}", about)
 
 
 def run_stage(
@@ -139,7 +149,8 @@ def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) 
     seed = recipe.seed * 10_007 + vertical + 1
     torch.manual_seed(seed)
     student = build_specialist(spec, source.channels, source.image_size, len(own))
-    job = _job(stage, student, PluginRef(name="hard-bce"), spec.train, seed, source, taxonomy, new_ids, world)
+    objective = PluginRef(name="hard-bce")
+    job = _job(stage, student, objective, spec.train, seed, recipe, source, taxonomy, new_ids, world)
     about = {
         "kind": "specialist",
         "vertical": stage.name,
@@ -157,7 +168,9 @@ def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, worl
     torch.manual_seed(recipe.seed)
     student = build_student(spec, source.channels, source.image_size, taxonomy)
     everything = torch.arange(taxonomy.num_classes)
-    job = _job(stage, student, spec.objective, spec.train, recipe.seed, source, taxonomy, everything, world)
+    job = _job(
+        stage, student, spec.objective, spec.train, recipe.seed, recipe, source, taxonomy, everything, world
+    )
     if job.objective.uses_teachers:
         teachers = build_teachers(spec, source, run_dir, recipe.specialists is not None)
         job.router = Router(
@@ -170,7 +183,8 @@ def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, worl
         "channels": source.channels,
         "image_size": source.image_size,
     }
-    return _Work(job, about, lambda found: _samples(found, source))
+    on_test = recipe.evaluation.split == "test"
+    return _Work(job, about, (lambda found: _samples(found, source)) if on_test else None)
 
 
 def _job(
@@ -179,14 +193,25 @@ def _job(
     objective: PluginRef,
     train: Train,
     seed: int,
+    recipe: Recipe,
     source: DataSource,
     taxonomy: Taxonomy,
     new_ids: Tensor,
     world: World,
 ) -> Job:
-    images, test = source.split("train"), source.split("test")
-    labels, test_labels = images.labels.restrict(new_ids), test.labels.restrict(new_ids)
-    indices, test_indices = _labelled(labels), _labelled(test_labels)
+    images = source.split("train")
+    labels = images.labels.restrict(new_ids)
+    indices = _labelled(labels)
+    if recipe.evaluation.split == "validation":
+        held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
+        if not held.any():
+            raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
+        test, test_labels, test_indices = images, labels, indices[held[indices]]
+        indices = indices[~held[indices]]
+    else:
+        test = source.split("test")
+        test_labels = test.labels.restrict(new_ids)
+        test_indices = _labelled(test_labels)
     if not len(indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
     settings = Settings(EVALUATION_BATCH, world.device)

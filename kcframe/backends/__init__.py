@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from kcframe.errors import RecipeError
+
 if TYPE_CHECKING:
     from kcframe.backends.base import Backend
 
@@ -12,6 +14,12 @@ BACKENDS = {"local": "kcframe.backends.local:LocalBackend", "ray": "kcframe.back
 
 
 def get_backend(name: str) -> Backend:
-    """A backend, built."""
+    """A backend, built. Raises RecipeError if what it needs is not installed."""
     module, _, attribute = BACKENDS[name].partition(":")
-    return getattr(import_module(module), attribute)()
+    try:
+        return getattr(import_module(module), attribute)()
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"execution.backend: {name} needs the package {error.name}, which is not installed here: "
+            f"pip install {error.name}, or use --backend local"
+        ) from None

@@ -29,7 +29,7 @@ def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -
     from kcframe.pipeline import run
     from kcframe.report.table import results_table, vertical_table
 
-    with _stop_on_signal(console) as stop, RunDisplay(console) as display:
+    with stop_on_signal(console) as stop, RunDisplay(console) as display:
         try:
             results = run(recipe, run_dir, display, display.say, stop.is_set)
         except Interrupted as error:
@@ -49,7 +49,7 @@ def execution_overrides(backend: str | None, address: str | None, workers: str |
 
 
 @contextmanager
-def _stop_on_signal(console: Console) -> Iterator[threading.Event]:
+def stop_on_signal(console: Console) -> Iterator[threading.Event]:
     """The first Ctrl-C (or SIGTERM) asks for a checkpoint and an orderly end, a second one ends at once."""
     stop = threading.Event()
 

@@ -81,6 +81,12 @@ class ImageSet(ABC):
         Raises DataError, naming the file, for a picture that cannot be read.
         """
 
+    @property
+    def groups(self) -> Tensor | None:
+        """int64 [n]: images with the same number have something in common that a validation cut must not
+        split (a font face, a film, a patient); None if every image stands for itself."""
+        return None
+
     def name(self, index: int) -> str:
         """What to call an image in errors and reports: a file name, say."""
         return f"image {index}"

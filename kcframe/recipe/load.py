@@ -20,6 +20,7 @@ from kcframe.recipe.document import (
     read_document,
 )
 from kcframe.recipe.schema import Recipe
+from kcframe.recipe.search import searched_arm, with_values
 
 
 class Catalog(Protocol):
@@ -73,7 +74,22 @@ class _Checker:
             Recipe, tree, lambda path: _place(document, path), extra=("student", "include")
         )
         self.cross_check(document, tree)
+        if recipe is not None and recipe.search is not None and not self.problems:
+            self.check_search(document, recipe)
         return recipe
+
+    def check_search(self, document: Document, recipe: Recipe) -> None:
+        arm = searched_arm(recipe)
+        if arm not in recipe.arms:
+            self.say(document, ("search", "arm"), f"no arm '{arm}'; {did_you_mean(arm, recipe.arms)}")
+            return
+        for path, distribution in recipe.search.fields.items():
+            for value in distribution.examples():
+                try:
+                    with_values(recipe.arms[arm], {path: value}, self.catalog.options_schema)
+                except ValueError as error:
+                    self.say(document, ("search", "fields", path), f"arm '{arm}': {error}")
+                    break
 
     def arm(self, document: Document, student: Document, name: str) -> Any:
         """An arm's tree: the student section with the arm laid over it."""

@@ -78,6 +78,61 @@ class Student(Section):
     train: Train
 
 
+class Evaluation(Section):
+    """What the networks are measured on."""
+
+    split: Literal["test", "validation"] = Field(
+        "test", description="validation: images cut off the training images, which nobody then trains on"
+    )
+    share: float = Field(0.1, gt=0, lt=0.9, description="of the training images, for split: validation")
+
+
+class Distribution(Section):
+    """The values that a search tries for one field: from low to high, or a list."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="whether to draw the logarithm evenly")
+    integer: bool = Field(False, description="whole numbers only")
+    choice: tuple[Any, ...] | None = Field(None, min_length=1, description="these values, instead of a range")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Distribution:
+        if (self.choice is None) == (self.low is None or self.high is None):
+            raise ValueError("needs either low and high, or choice")
+        if self.choice is None and not self.low < self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
+        if self.choice is None and self.log and self.low <= 0:
+            raise ValueError(f"log needs a low above 0, not {self.low:g}")
+        return self
+
+    def examples(self) -> tuple[Any, ...]:
+        """Values that must all be valid: the ends of the range, or every choice."""
+        if self.choice is not None:
+            return self.choice
+        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+
+
+class Search(Section):
+    """What `kcframe tune` varies and how. The metric is mpvap on the validation split."""
+
+    arm: str | None = Field(None, description="the arm whose fields are varied; null: the last one")
+    fields: dict[str, Distribution] = Field(min_length=1, description="e.g. pacing.options.init")
+    trials: int = Field(20, ge=1, le=100_000, description="how many to try; a grid tries all its points")
+    searcher: Literal["random", "grid", "optuna"] = Field("random", description="optuna: pip install optuna")
+    stop_early: bool = Field(True, description="stop the worse half of the trials now and then (ASHA)")
+    parallel: int | None = Field(
+        None, ge=1, description="most trials at once; null: what the cluster has room for"
+    )
+
+    @model_validator(mode="after")
+    def _grid_has_choices(self) -> Search:
+        ranges = [name for name, d in self.fields.items() if d.choice is None]
+        if self.searcher == "grid" and ranges:
+            raise ValueError(f"a grid needs a choice for every field, {ranges[0]} has a range")
+        return self
+
+
 class Execution(Section):
     """Where the run happens. Nothing here changes what is learned."""
 
@@ -120,6 +175,8 @@ class Recipe(Section):
     specialists: Specialists | None = Field(None, description="left out: no specialists are trained")
     arms: dict[Name, Student] = Field(min_length=1)
     baseline: str | None = Field(None, description="the arm that gap closed is measured from")
+    evaluation: Evaluation = Evaluation()
+    search: Search | None = Field(None, description="only `kcframe tune` reads it")
     execution: Execution = Execution()
 
     @field_validator("arms")

@@ -15,6 +15,7 @@ from itertools import cycle, product
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -91,7 +92,7 @@ def draw_overview(record: Record, style: Mapping[str, Look]) -> str:
         axes.set_ylim(len(record.arms) - 0.5, -0.5)
         axes.set_xlim(-1.5, 101.5)
         axes.set_xlabel("average precision, percent")
-        return _svg(figure, {})
+        return svg_of(figure)
 
 
 def draw_learning(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
@@ -131,14 +132,14 @@ def draw_loss(record: Record, style: Mapping[str, Look], legend: bool = False) -
             ]
             _line(loss, floor, Look(look.colour, "1 2"))
             _line(rank, arm.of_evaluations("effective_rank"), look, marker="o")
-        _logarithmic(loss)
-        _logarithmic(rank)
+        logarithmic(loss.yaxis)
+        logarithmic(rank.yaxis)
         loss.set_title("training loss (dotted: the floor under a self-paced loss)")
         rank.set_title("effective rank of the shared features")
         for axes in (loss, rank):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return _svg(figure, style if legend else {})
+        return svg_of(figure, style if legend else {})
 
 
 def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
@@ -153,7 +154,7 @@ def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) 
         for arm in paced:
             curve = [(epoch, g / sizes[vertical] ** 0.5) for epoch, g in arm.of_steps("gamma", place)]
             _line(axes, [(epoch, y) for epoch, y in curve if y > 0], style[arm.name])
-        _logarithmic(axes)
+        logarithmic(axes.yaxis)
 
     shown = {arm.name: style[arm.name] for arm in paced} if legend else {}
     return _panels(record.taxonomy.verticals, panel, "γ / √N", shown)
@@ -190,7 +191,7 @@ def _panels(
             grid.flat[last].xaxis.set_tick_params(labelbottom=True)
         for row in range(rows):
             grid[row, 0].set_ylabel(label)
-        return _svg(figure, legend)
+        return svg_of(figure, legend)
 
 
 def _line(axes: Axes, curve: Curve, look: Look, marker: str = "") -> None:
@@ -210,22 +211,23 @@ def _level_line(axes: Axes, level: float | None) -> None:
         axes.axhline(level, **_level())
 
 
-def _logarithmic(axes: Axes) -> None:
-    axes.set_yscale("log")
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic, with plain numbers also where a decade has no line of its own."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
 
     def between_decades(value: float, place: int) -> str:
-        low, high = axes.get_ylim()
-        return f"{value:g}" if high < 50 * low and f"{value:e}"[0] in "25" else ""
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < 200 * low and f"{value:e}"[0] in "25" else ""
 
-    axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
-    axes.yaxis.set_minor_formatter(between_decades)
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.set_minor_formatter(between_decades)
 
 
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _svg(figure: Figure, legend: Mapping[str, Look]) -> str:
+def svg_of(figure: Figure, legend: Mapping[str, Look] | None = None) -> str:
     """The figure to be put into a page: the page's ink and font, no ids (pages hold several figures).
 
     legend: arms to name below it; the figure grows by what they need.

@@ -143,6 +143,26 @@ MALFORMED = {
         changed("name: good", "name: !!python/object/apply:os.system [ls]"),
         "r.yaml:2: name: not valid YAML here: the tag .*python/object",
     ),
+    "search of nothing": (
+        GOOD + "search: {fields: {}}\n",
+        "search.fields: .*at least 1 item",
+    ),
+    "search without values": (
+        GOOD + "search:\n  fields:\n    train.epochs: {low: 3}\n",
+        r"r.yaml:\d+: search.fields.train.epochs: needs either low and high, or choice",
+    ),
+    "search of an unknown field": (
+        GOOD + "search:\n  fields:\n    train.epoch: {choice: [3]}\n",
+        r"r.yaml:\d+: search.fields.train.epoch: .*did you mean 'train.epochs'",
+    ),
+    "search beyond a bound": (
+        GOOD + "search:\n  fields:\n    train.momentum: {low: 0.5, high: 2}\n",
+        r"r.yaml:\d+: search.fields.train.momentum: .*less than 1, not 2",
+    ),
+    "elastic by half": (
+        GOOD + "execution: {backend: ray, min_workers: 2}\n",
+        "execution: min_workers and max_workers come together",
+    ),
     "no version": (changed("kcframe: 1\n", ""), "kcframe: is missing"),
     "other version": (changed("kcframe: 1", "kcframe: 2"), "r.yaml:1: kcframe: should be 1, not 2"),
     "unknown section": (changed("baseline:", "basline:"), "r.yaml:12: basline: unknown .*'baseline'"),

@@ -14,15 +14,19 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import fsspec
 import ray
 from ray.exceptions import RayError
 
 from kcframe.backends.base import Backend, Watcher
 from kcframe.backends.ray.board import Event, start_board
-from kcframe.backends.ray.cluster import check_shared, connect, lacking, resources_of_worker
+from kcframe.backends.ray.cluster import (
+    check_shared,
+    connect,
+    lacking,
+    resources_of_worker,
+    storage_of_ray,
+)
 from kcframe.backends.ray.work import run_in_task, run_in_worker_group
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.train import Listener
@@ -119,7 +123,7 @@ class _Run:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        url, filesystem = self._ray_storage()
+        path, filesystem = storage_of_ray(self.execution.storage or self.run_dir.path(RAY_STATE))
         trainer = TorchTrainer(
             run_in_worker_group,
             train_loop_config={
@@ -136,7 +140,7 @@ class _Run:
             run_config=RunConfig(
                 # A name of its own: going on is the run directory's business, not Ray's.
                 name=f"{stage.kind}-{uuid.uuid4().hex[:12]}",
-                storage_path=url,
+                storage_path=path,
                 storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=self.execution.max_failures),
             ),
@@ -145,16 +149,6 @@ class _Run:
         if not self.execution.storage:
             # What it held is of no use once the group has ended.
             self.run_dir.delete_folder(RAY_STATE)
-
-    def _ray_storage(self) -> tuple[str, Any]:
-        """(path, pyarrow file system or None) for Ray Train's state."""
-        url = self.execution.storage or self.run_dir.path(RAY_STATE)
-        if "://" not in url:
-            return RunDir(url).url, None
-        import pyarrow.fs
-
-        filesystem, path = fsspec.url_to_fs(url)
-        return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
 
     def _ended_tasks(self, tasks: dict[ray.ObjectRef, Stage]) -> dict[Stage, Exception | None]:
         if not tasks:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,6 +22,9 @@ PATIENCE = {
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_raylet_start_wait_time_s": "120",
 }
+
+
+MANY = 1_000_000
 
 
 class ClusterError(KcframeError):
@@ -72,13 +76,31 @@ def resources_of_worker(execution: Execution) -> dict[str, float]:
     return {"CPU": 1.0, **({"GPU": 1.0} if gpus else {})}
 
 
+def storage_of_ray(url: str) -> tuple[str, Any]:
+    """(path, pyarrow file system or None) by which Ray Train and Ray Tune reach any fsspec URL."""
+    if "://" not in url:
+        return RunDir(url).url, None
+    import fsspec
+    import pyarrow.fs
+
+    filesystem, path = fsspec.url_to_fs(url)
+    return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+
+
+def room_for(wanted: dict[str, float]) -> int:
+    """How many workers that each want this the cluster's machines have room for, were they idle."""
+    room = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            machine = node["Resources"]
+            fits = [int(machine.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
+            room += min(fits, default=MANY)
+    return room
+
+
 def lacking(wanted: dict[str, float], workers: int) -> str | None:
     """What no machine of the cluster has now, or None. An autoscaler may still bring it."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = 0
-    for machine in machines:
-        fits = [int(machine.get(name, 0.0) / amount) for name, amount in wanted.items() if amount > 0]
-        room += min(fits, default=workers)
+    room = room_for(wanted)
     if room >= workers:
         return None
     asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())

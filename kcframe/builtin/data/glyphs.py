@@ -243,9 +243,15 @@ class GlyphSet(ImageSet):
             if (code, face) in built.place
         ]
         self.names = [f"{class_name(code)} in {face}" for code, face, _ in found]
+        self.faces = torch.tensor([faces.index(face) for _, face, _ in found]).repeat(views)
         self.places = torch.tensor([place for _, _, place in found]).repeat(views)
         labels = {c: built.taxonomy.with_ancestors([class_id]) for c, class_id in built.classes.items()}
         self.labels = Labels.from_lists([labels[code] for code, _, _ in found] * views)
+
+    @property
+    def groups(self) -> Tensor:
+        """The face: a validation face is never trained on either."""
+        return self.faces
 
     def name(self, index: int) -> str:
         return self.names[index % len(self.names)]

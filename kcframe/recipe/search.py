@@ -1,0 +1,64 @@
+"""Fields of an arm by their paths: which there are, and an arm with some of them changed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from kcframe.errors import did_you_mean
+from kcframe.recipe.document import PLUGIN_KEYS
+from kcframe.recipe.schema import Recipe, Student
+
+
+def searched_arm(recipe: Recipe) -> str:
+    """The arm that a search varies: the one it names, else the last."""
+    return recipe.search.arm if recipe.search.arm is not None else list(recipe.arms)[-1]
+
+
+def field_paths(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all single values below a tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        if isinstance(value, (dict, list)):
+            yield from field_paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def with_values(spec: Student, values: Mapping[str, Any], options_schema) -> Student:
+    """A student with some fields changed, and checked anew.
+
+    values: dotted path -> value, e.g. {"pacing.options.init": 30.0}. options_schema: (kind, plugin) -> its
+    options' model. Raises ValueError, in words, for a path that is not there or a value it cannot have.
+    """
+    tree = copy.deepcopy(spec.model_dump(mode="json"))
+    known = list(field_paths(tree))
+    for path, value in values.items():
+        if path not in known:
+            raise ValueError(f"no field of the arm; {did_you_mean(path, known)}")
+        *parents, last = path.split(".")
+        place = tree
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place[key]
+        place[int(last) if isinstance(place, list) else last] = value
+    try:
+        for key, kind in PLUGIN_KEYS.items():
+            if isinstance(tree.get(key), dict):
+                tree[key]["options"] = _checked(kind, tree[key], options_schema)
+        for teacher in tree["teachers"]:
+            teacher["options"] = _checked("teacher", teacher, options_schema)
+        return Student.model_validate(tree)
+    except ValidationError as error:
+        found = error.errors()[0]
+        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        raise ValueError(f"{message}, not {found.get('input')!r}") from None
+
+
+def _checked(kind: str, reference: Mapping[str, Any], options_schema) -> dict[str, Any]:
+    schema = options_schema(kind, reference["name"])
+    if schema is None:
+        raise ValueError(f"no {kind} '{reference['name']}' is installed")
+    return schema.model_validate(reference["options"]).model_dump(mode="json")
