@@ -76,9 +76,9 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
 
 def _as_file(recipe: Recipe, best: dict, num_trials: int) -> str:
     head = (
-        f"# The best of {num_trials} trials: {best['mpvap']:.2f} mpvap on a validation split of the training\n"
-        "# images. `kcframe run` gives that figure again. To train on all images and measure on the test split:\n"
-        "#   kcframe run best.yaml --set evaluation.split=test\n"
+        f"# The best of {num_trials} trials: {best['mpvap']:.2f} mpvap on a validation split of the\n"
+        "# training images. `kcframe run` gives that figure again. To train on all of them and measure on\n"
+        "# the test split: kcframe run best.yaml --set evaluation.split=test\n"
     )
     plain = recipe.model_dump(mode="json", exclude={"search"})
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.builtin.backbones.options import InceptionV2Options
-from kcframe.builtin.backbones.torchvision_models import load_weights
+from kcframe.builtin.backbones.weights import load_weights
 from kcframe.interfaces.backbone import Backbone
 
 

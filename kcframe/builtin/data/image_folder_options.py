@@ -20,9 +20,9 @@ class ImageFolderOptions(PluginOptions):
     taxonomy: str | None = Field(
         None,
         min_length=1,
-        description="path or URL of a CSV file (header class,vertical and perhaps parents, which ; separates) or "
-        'JSON file ({"verticals": {name: [classes]}, "parents": {class: [classes]}}, or as in a run directory); '
-        "null: pictures lie in <vertical>/<class>/",
+        description="path or URL of a CSV file (header class,vertical and perhaps parents, separated by ;) "
+        'or JSON file ({"verticals": {name: [classes]}, "parents": {class: [classes]}}, or as in a run '
+        "directory); null: pictures lie in <vertical>/<class>/",
     )
     image_size: int = Field(224, ge=8, le=1024, description="side of a picture, in pixels")
     channels: Literal[1, 3] = Field(3, description="3: colour; 1: grey")
