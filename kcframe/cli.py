@@ -108,6 +108,22 @@ def report(run_dir: str, figures: str | None) -> None:
     make_report(run_dir, figures)
 
 
+@cli.group()
+def bench() -> None:
+    """Measure what things cost on this machine."""
+
+
+@bench.command()
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way.")
+@click.option("--steps", default=400, show_default=True, type=click.IntRange(2), help="Steps a turn.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
+def step(rounds: int, steps: int, json_file: str | None) -> None:
+    """A training step on a Ray worker against one in this process, and what starting costs."""
+    from kcframe.commands.bench import bench_step
+
+    bench_step(rounds, steps, json_file)
+
+
 def main() -> NoReturn:
     """Entry point: a user's mistake is a message, never a traceback."""
     try:

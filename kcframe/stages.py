@@ -109,7 +109,7 @@ def run_stage(
         if stage.kind == "specialist"
         else _arm(stage, recipe, source, run_dir, world)
     )
-    trainer = Trainer(work.job, run_dir, world, listener, should_stop)
+    trainer = Trainer(work.job, run_dir, world, listener, should_stop, recipe.execution.loader_workers)
     found = trainer.run()
     if found is None:
         return
@@ -122,6 +122,7 @@ def run_stage(
             "parameters": count_parameters(work.job.student),
             "train_images": len(work.job.indices),
             "steps": trainer.num_steps,
+            "images_per_second": trainer.throughput.images_per_second,
             "images_routed": router.images_routed if router else 0,
             "teacher_images": router.teacher_images if router else 0,
             **as_json(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from kcframe.engine.batches import Batch, Plan, load_batches
 from kcframe.engine.blocks import backward_by_block
 from kcframe.engine.checkpoint import pack, unpack
 from kcframe.engine.evaluate import Evaluation
@@ -20,12 +22,12 @@ from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_r
 from kcframe.engine.routing import Router
 from kcframe.engine.sampler import Sampler
 from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.engine.throughput import Throughput
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, TrainingError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.pacing import Progress
-from kcframe.interfaces.randomness import image_keys
 from kcframe.recipe.schema import Train
 from kcframe.run_dir import CHECKPOINT, RunDir
 from kcframe.taxonomy import Taxonomy
@@ -75,7 +77,10 @@ class Trainer:
         world: World,
         listener: Listener,
         should_stop: Callable[[], bool] = lambda: False,
+        loader_workers: int = 0,
     ):
+        """loader_workers: processes that load pictures ahead; 0: none, this one loads them."""
+        self.loader_workers = loader_workers
         self.job, self.run_dir, self.world, self.listener = job, run_dir, world, listener
         self.should_stop = should_stop
         self.student = job.student.to(world.device)
@@ -93,6 +98,7 @@ class Trainer:
         self.step = 0
         self.smoothed = torch.full((job.taxonomy.num_verticals,), math.nan)
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
+        self.throughput = Throughput()
 
     def run(self) -> Evaluation | None:
         """Train to the end and measure the finished network (on rank 0; None elsewhere).
@@ -102,11 +108,17 @@ class Trainer:
         self._resume()
         found = None
         log = MetricsLog(self.run_dir, self.job.folder, self.step)
+        job, world = self.job, self.world
+        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size)
+        batches = load_batches(plan, range(self.step, self.num_steps), self.loader_workers)
         train, per_epoch = self.job.train, self.sampler.batches_per_epoch
         self.student.train()
         while self.step < self.num_steps:
-            terms = self._one_step()
+            began = time.perf_counter()
+            batch = next(batches)
+            terms = self._one_step(batch)
             loss = sum(float(term.sum()) for term in terms.values())
+            self.throughput.add(batch.whole, time.perf_counter() - began)
             if not math.isfinite(loss):
                 self._diverged(terms)
             self.listener.step(self.step, self.num_steps, loss)
@@ -135,19 +147,16 @@ class Trainer:
         every = self.job.train.evaluate_every
         return epoch == self.job.train.epochs or (bool(every) and epoch % every == 0)
 
-    def _one_step(self) -> dict[str, Tensor]:
+    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         job, world = self.job, self.world
-        epoch, indices, whole = self.sampler.batch(self.step, world.rank, world.size)
-        labels = job.labels.take(indices)
-        images = job.images.load(indices, image_keys(job.seed, epoch, indices)).to(world.device)
-
+        images, labels = batch.images.to(world.device, non_blocking=True), batch.labels
         rows, classes = labels.rows().to(world.device), labels.classes.to(world.device)
         ones = torch.ones(len(rows), device=world.device)
-        hard = SlotTargets(self.index, len(indices), rows, classes, ones)
+        hard = SlotTargets(self.index, len(labels), rows, classes, ones)
         soft = None
         with self._autocast():
             if job.router is not None:
-                soft = SlotTargets(self.index, len(indices), *job.router(images, labels))
+                soft = SlotTargets(self.index, len(labels), *job.router(images, labels))
             weights = self.student.head.pacing.weights(self.progress())
             self.optimizer.zero_grad(set_to_none=True)
             set_learning_rate(self.optimizer, learning_rate_at(job.train, self.step, self.num_steps))
@@ -157,7 +166,7 @@ class Trainer:
                 self.student.features(images),
                 lambda vertical: block_targets(hard, soft, vertical),
                 weights,
-                whole,
+                batch.whole,
             )
         # Each worker divided by the whole batch, so the sum is the whole batch's mean.
         world.sum(p.grad for p in self.student.parameters() if p.grad is not None)

@@ -138,6 +138,9 @@ class Execution(Section):
 
     backend: Literal["local", "ray"] = Field("local", description="local: in this process; ray: on a cluster")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")
+    loader_workers: int = Field(
+        0, ge=0, le=256, description="processes that load pictures ahead, a training worker; 0: none"
+    )
     address: str | None = Field(
         None, description="the Ray cluster's, e.g. auto or ray://host:10001; null: $RAY_ADDRESS, or start one"
     )

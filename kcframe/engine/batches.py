@@ -1,0 +1,87 @@
+"""Pictures and labels of each step, loaded in this process or ahead of time in others.
+
+torch's DataLoader carries the processes, over step numbers: a step's images are a function of (seed, step,
+rank), so nothing about order is left to it, and resumption is only another range of steps. (Ray Data hands
+blocks to workers as they come, so which worker sees what depends on timing.)
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kcframe.engine.sampler import Sampler
+from kcframe.errors import KcframeError
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.interfaces.randomness import image_keys
+
+AHEAD = 2  # batches that each process has ready
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together."""
+
+    images: Tensor
+    labels: Labels
+    whole: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each step of a worker sees, by the step's number."""
+
+    images: ImageSet
+    labels: Labels
+    sampler: Sampler
+    seed: int
+    rank: int = 0
+    size: int = 1
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
+        images = self.images.load(indices, image_keys(self.seed, epoch, indices))
+        return Batch(images, self.labels.take(indices), whole)
+
+
+def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:
+    """The batches of `steps` in order. processes: that load them ahead; 0: load when asked."""
+    if not processes or not steps:
+        yield from map(plan.__getitem__, steps)
+        return
+    loader = DataLoader(
+        _Readable(plan),
+        batch_size=None,
+        sampler=steps,
+        num_workers=processes,
+        prefetch_factor=AHEAD,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_prepare_process,
+    )
+    for batch in loader:
+        if isinstance(batch, KcframeError):
+            raise batch
+        yield batch
+
+
+class _Readable(Dataset):
+    """Hands the user's errors over as they are: DataLoader would wrap them in a traceback."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def __getitem__(self, step: int) -> Batch | KcframeError:
+        try:
+            return self.plan[step]
+        except KcframeError as error:
+            return error
+
+
+def _prepare_process(number: int) -> None:
+    torch.set_num_threads(1)  # the training has the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends these
