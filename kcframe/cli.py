@@ -108,6 +108,55 @@ def report(run_dir: str, figures: str | None) -> None:
     make_report(run_dir, figures)
 
 
+ADDRESS = click.option(
+    "--address",
+    required=True,
+    envvar="RAY_API_SERVER_ADDRESS",
+    metavar="URL",
+    help="The cluster's dashboard, e.g. http://head:8265; else $RAY_API_SERVER_ADDRESS.",
+)
+
+
+@cli.command()
+@RECIPE
+@SET
+@ADDRESS
+@click.option(
+    "--run-dir", required=True, metavar="URL", help="Where the run is kept: the cluster must reach it."
+)
+@click.option("--wait/--no-wait", default=True, help="Show what it prints until it ends. Default: wait.")
+def submit(recipe: str, overrides: tuple[str, ...], address: str, run_dir: str, wait: bool) -> None:
+    """Run a recipe on a cluster as a Ray job, which goes on when this machine goes home."""
+    from kcframe.commands.submit import submit_recipe
+
+    submit_recipe(recipe, overrides, address, run_dir, wait)
+
+
+@cli.group()
+def job() -> None:
+    """Follow or stop what `kcframe submit` started."""
+
+
+@job.command()
+@click.argument("job_id", metavar="JOB")
+@ADDRESS
+def logs(job_id: str, address: str) -> None:
+    """Show what a job prints until it ends."""
+    from kcframe.commands.submit import follow_job
+
+    follow_job(address, job_id)
+
+
+@job.command()
+@click.argument("job_id", metavar="JOB")
+@ADDRESS
+def stop(job_id: str, address: str) -> None:
+    """Stop a job; what it has done is kept."""
+    from kcframe.commands.submit import stop_job
+
+    stop_job(address, job_id)
+
+
 @cli.group()
 def bench() -> None:
     """Measure what things cost on this machine."""

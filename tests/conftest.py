@@ -90,6 +90,7 @@ def cluster():
     for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}.items():
         patch.setenv(name, value)
     ray.init(
+        "local",  # not another cluster that happens to run on this machine
         num_cpus=4,
         include_dashboard=False,
         object_store_memory=100 * 2**20,

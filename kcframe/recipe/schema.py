@@ -156,6 +156,9 @@ class Execution(Section):
         None,
         description="path or URL where Ray Train keeps its own state while it runs; null: the run directory",
     )
+    packages: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
+        (), description="plugins that a cluster installs for a submitted job, pinned, e.g. kcframe-x==1.2"
+    )
     max_failures: int = Field(3, ge=0, description="how often a stage may lose a worker and go on")
 
     @model_validator(mode="after")

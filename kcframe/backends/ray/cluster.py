@@ -58,14 +58,32 @@ def _connect(execution: Execution) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init("local", include_dashboard=False, **settings)
         return
+    with refusals_in_words(address):
+        try:
+            ray.init(address, **settings)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(
+                f"no Ray cluster answers at '{address}' ({first_line(error)}). Start one with `ray start "
+                "--head` (and set RAY_AUTH_MODE=token here if it says that it wants tokens), or leave out "
+                "the address to use this machine alone"
+            ) from None
+
+
+@contextmanager
+def refusals_in_words(address: str) -> Iterator[None]:
+    """ClusterError where a cluster asks for a token that this process does not show."""
     try:
-        ray.init(address, **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        yield
+    except ray.exceptions.AuthenticationError:
         raise ClusterError(
-            f"no Ray cluster answers at '{address}' ({reason}). Start one with `ray start --head`, or leave "
-            "out the address to use this machine alone"
+            f"the Ray cluster at '{address}' asks for a token: set RAY_AUTH_MODE=token, and have the head's "
+            "token in ~/.ray/auth_token or RAY_AUTH_TOKEN (or start the cluster with RAY_AUTH_MODE=disabled)"
         ) from None
+
+
+def first_line(error: Exception) -> str:
+    """An error's text without what follows its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def resources_of_worker(execution: Execution) -> dict[str, float]:
