@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kcframe.assemble import build_backbone
 from kcframe.errors import DataError, PluginError, RecipeError
@@ -26,12 +27,22 @@ def features(backbone, channels, side):
         return b(prepare_images(pictures, b.mean, b.std, b.input_size, b.channels))
 
 
-@pytest.mark.parametrize("side", [8, 17, 32, 45])
+# Each width after the first halves the side, rounded up: 17 -> 9 -> 5 -> 3.
+@pytest.mark.parametrize(("side", "last"), [(1, 1), (8, 1), (17, 3), (32, 4), (45, 6)])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("pool", ["average", "flatten"])
-def test_small_cnn_at_odd_sizes(side, channels, pool):
-    backbone = build("small-cnn", channels, side, widths=[4, 6], pool=pool)
-    assert features(backbone, channels, side).shape == (2, backbone.num_features)
+@pytest.mark.parametrize("normalisation", ["batch", "group", "none"])
+def test_small_cnn_at_odd_sizes(side, last, channels, normalisation):
+    widths = [4, 6, 8, 16]
+    for pool, wanted in (("average", 16), ("flatten", 16 * last**2)):
+        backbone = build("small-cnn", channels, side, widths=widths, pool=pool, normalisation=normalisation)
+        assert backbone.num_features == wanted
+        found = features(backbone, channels, side)
+        assert found.shape == (2, wanted)
+        assert (found >= 0).all()
+        # Nine weights a pair of channels; a bias, or scale and shift: no bias before a normalisation.
+        pairs = sum(before * width for before, width in zip([channels, *widths[:-1]], widths, strict=True))
+        each = 1 if normalisation == "none" else 2
+        assert sum(p.numel() for p in backbone.parameters()) == 9 * pairs + each * sum(widths)
 
 
 def test_small_cnn_without_normalisation_does_not_mix_pictures():
@@ -41,23 +52,83 @@ def test_small_cnn_without_normalisation_does_not_mix_pictures():
 
 
 FAMILIES = {
-    "resnet18": 512,
-    "vgg11": 4096,
+    "alexnet": 4096,
+    "convnext_tiny": 768,
     "densenet121": 1024,
-    "mobilenet_v3_small": 1024,
-    "shufflenet_v2_x0_5": 1024,
-    "regnet_y_400mf": 440,
-    "squeezenet1_1": 512,
+    "efficientnet_b0": 1280,
+    "efficientnet_v2_s": 1280,
     "googlenet": 1024,
+    "inception_v3": 2048,
+    "maxvit_t": 512,
+    "mnasnet0_5": 1280,
+    "mobilenet_v2": 1280,
+    "mobilenet_v3_small": 1024,
+    "regnet_y_400mf": 440,
+    "resnet18": 512,
+    "resnext50_32x4d": 2048,
+    "shufflenet_v2_x0_5": 1024,
+    "squeezenet1_1": 512,
+    "swin_t": 768,
+    "swin_v2_t": 768,
+    "vgg11": 4096,
+    "vit_b_32": 768,
+    "wide_resnet50_2": 2048,
 }
+"""One of each family, and its paper's last width."""
+
+ELSEWHERE = {
+    "inception_v3": 3_326_696,  # the auxiliary classifier, which is left out
+    "maxvit_t": -1000,  # its classifier has no bias
+}
+"""Parameters that torchvision counts and that the formula below does not."""
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most numbers of a tensor that was made in memory."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not made.is_meta:
+            self.numel = max(self.numel, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("model", ["vit_l_16", "regnet_y_16gf"])
+def test_on_the_meta_device_nothing_is_allocated(model):
+    with torch.device("meta"), Largest() as largest:
+        build("torchvision", model=model)
+    assert largest.numel < 10_000
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_torchvision_families(model):
-    """The numbers are the papers' last widths, and what forward gives."""
-    backbone = build("torchvision", 1, 40, model=model)
+def test_torchvision_families_on_the_meta_device(model):
+    """Only the classifier is gone: with 1000 classes again, there are as many parameters as published."""
+    from torchvision.models import get_model_weights
+
+    with torch.device("meta"):
+        backbone = build("torchvision", 1, 9, model=model)
+        side = backbone.input_size or 9
+        found = backbone.eval()(torch.empty(2, 3, side, side))
+    assert found.is_meta
+    assert all(parameter.is_meta for parameter in backbone.parameters())
     assert backbone.num_features == FAMILIES[model]
-    assert features(backbone, 1, 40).shape == (2, FAMILIES[model])
+    assert found.shape == (2, FAMILIES[model])
+    counted = sum(p.numel() for p in backbone.parameters()) + 1000 * (FAMILIES[model] + 1)
+    published = next(iter(get_model_weights(model))).meta["num_params"]
+    assert counted == published - ELSEWHERE.get(model, 0)
+
+
+@pytest.mark.parametrize(
+    "model", ["densenet121", "googlenet", "mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1", "swin_t"]
+)
+@pytest.mark.parametrize(("channels", "side"), [(1, 7), (3, 41)])
+def test_torchvision_families_take_small_and_grey_pictures(model, channels, side):
+    backbone = build("torchvision", channels, side, model=model)
+    found = features(backbone, channels, side)
+    assert found.shape == (2, FAMILIES[model])
+    assert found.isfinite().all()
 
 
 def test_resnet18_gives_torchvisions_own_features(tmp_path):
@@ -74,29 +145,92 @@ def test_resnet18_gives_torchvisions_own_features(tmp_path):
             torch.testing.assert_close(whole.fc(backbone(pictures)), whole(pictures))
 
 
-def test_a_model_on_the_meta_device_allocates_nothing():
-    with torch.device("meta"):
-        backbone = build("torchvision", image_size=224, model="vit_h_14")
-    assert backbone.num_features == 1280
-    assert all(parameter.is_meta for parameter in backbone.parameters())
+def branch(width, *convolutions):
+    """Parameters of convolutions (side, next width) in a row, each with batch normalisation, no bias."""
+    total = 0
+    for side, next_width in convolutions:
+        total += side * side * width * next_width + 2 * next_width
+        width = next_width
+    return total
 
 
+# Ioffe & Szegedy 2015, figure 5 (4c and 4d as in TF-slim): in, 1x1, 3x3 reduce, 3x3, double reduce,
+# double, projection; 0 where there is none.
+FIGURE_5 = """
+192 64 64 64 64 96 32     256 64 64 96 64 96 64       320 0 128 160 64 96 0      576 224 64 96 96 128 128
+576 192 96 128 96 128 128 576 160 128 160 128 160 96  576 96 128 192 160 192 96  576 0 128 192 192 256 0
+1024 352 192 320 160 224 128   1024 352 192 320 192 224 128
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("option", "width"), [("1024", 1024), ("3x3x1024", 9216)])
-def test_inception_v2_has_its_parameters_and_features(option, width):
-    backbone = build("inception-v2", 3, 96, features=option)
-    assert sum(p.numel() for p in backbone.parameters()) == 10_169_984
+def test_inception_v2_has_its_parameters_and_features(channels, option, width):
+    backbone = build("inception-v2", channels, 96, features=option)
+    wanted = branch(channels, (7, 64), (1, 64), (3, 192))
+    numbers = list(map(int, FIGURE_5.split()))
+    for before, one, three1, three, double1, double, projection in zip(*[iter(numbers)] * 7, strict=True):
+        wanted += branch(before, (1, three1), (3, three))
+        wanted += branch(before, (1, double1), (3, double), (3, double))
+        wanted += (branch(before, (1, one)) + branch(before, (1, projection))) if one else 0
+    assert sum(p.numel() for p in backbone.parameters()) == wanted
+    if channels == 3:
+        assert wanted == 10_169_984
     assert backbone.num_features == width
-    assert features(backbone, 3, 96).shape == (2, width)
+    assert features(backbone, channels, 96).shape == (2, width)
 
 
-def test_an_unknown_model_names_the_nearest():
-    with pytest.raises(RecipeError, match="no classification model 'resnet81'; did you mean 'resnet18'"):
-        build("torchvision", model="resnet81")
+@pytest.mark.parametrize("side", [32, 45, 100])
+def test_inception_v2_at_other_sizes(side):
+    backbone = build("inception-v2", 3, side)
+    assert features(backbone, 3, side).shape == (2, 1024)
+    maps = backbone.inception(backbone.stem(torch.rand(1, 3, side, side)))
+    assert maps.shape == (1, 1024, -(-side // 32), -(-side // 32))
 
 
-def test_a_size_that_a_model_cannot_take():
-    with pytest.raises(RecipeError, match="input_size 20 is too small for vgg11, which needs 32"):
-        build("torchvision", model="vgg11", input_size=20)
+def test_inception_v2_says_what_the_paper_counts():
+    """Knowledge Concentration's totals contain a base network of 11.7M, M being 2^20."""
+    assert round(build("inception-v2").published_parameters / 2**20, 6) == 11.7
+    assert build("small-cnn").published_parameters is None
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [
+        ("resnet81", "did you mean 'resnet18'"),
+        ("ResNet50", "did you mean 'resnet50'"),
+        ("vit-b-16", "did you mean 'vit_b_16'"),
+        ("fasterrcnn_resnet50_fpn", "known: alexnet, "),  # torchvision's, but it does not classify
+    ],
+)
+def test_an_unknown_model_names_the_nearest(model, near):
+    with pytest.raises(RecipeError, match=f"no classification model '{model}'; {near}"):
+        build("torchvision", model=model)
+
+
+def test_a_model_is_no_backbone_of_its_own():
+    with pytest.raises(PluginError, match=r"no backbone 'resnet18' is installed.*name: torchvision, options"):
+        build("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "says"),
+    [
+        ("vgg11", 20, "input_size 20 is too small for vgg11, which needs 32"),
+        ("vit_b_16", 100, "vit_b_16 cannot be built for input_size 100: "),
+        ("maxvit_t", 100, "maxvit_t cannot be built for input_size 100: "),
+    ],
+)
+def test_a_size_that_a_model_cannot_take(model, side, says):
+    with torch.device("meta"), pytest.raises(RecipeError, match=says):
+        build("torchvision", model=model, input_size=side)
+
+
+def test_another_size_for_models_that_are_built_for_one():
+    with torch.device("meta"):
+        backbone = build("torchvision", model="vit_b_16", input_size=64).eval()
+        assert backbone(torch.empty(2, 3, 64, 64)).shape == (2, 768)
+    assert backbone.network.encoder.pos_embedding.shape[1] == 4 * 4 + 1
 
 
 def test_a_torch_that_torchvision_does_not_match_says_which_pair(monkeypatch):

@@ -1,37 +1,56 @@
-"""Folders of pictures, with everything that people keep in such folders."""
+"""Folders of pictures: their classes, their labels, and that a picture depends on its key alone."""
 
 from __future__ import annotations
 
-import io
 import json
+import os
+import pickle
+import re
+import shutil
+from unicodedata import normalize
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from torch.utils.data import DataLoader
 
-from kcframe.assemble import construct
-from kcframe.builtin.data.pictures import RATIO, SCALE, TRIES, decode, random_box
+from kcframe.assemble import build_source, construct
+from kcframe.builtin.data.crops import RATIO, SCALE, TRIES, random_box
+from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.randomness import image_keys
+from kcframe.pipeline import run
+from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import PluginRef
+from kcframe.registry import installed
+from kcframe.run_dir import RunDir
+from tests.conftest import Quiet
 
-FORMATS = ["BMP", "GIF", "JPEG", "PNG", "WEBP"]
+COLOURS = {"lion": (200, 150, 50), "jaguar": (20, 20, 20), "beetle #2": (0, 160, 80)}
 
 
-def picture(size=(40, 30), colour=(200, 30, 60), mode="RGB"):
-    return Image.new("RGB", size, colour).convert(mode)
-
-
-def save(folder, *names, image=None, **options):
+def save(folder, *names, image=None):
+    """Pictures of one colour, by class."""
     for name in names:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        (image or picture()).save(file, **options)
+        (image or Image.new("RGB", (40, 30), COLOURS.get(file.parent.name, (9, 9, 9)))).save(file)
 
 
 def source(root, **options):
     return construct("data", PluginRef(name="image-folder", options={"root": str(root), **options}))
+
+
+def labels_by_name(images, taxonomy):
+    """File -> the names of its classes."""
+    split = images.listing.name
+    return {
+        images.name(i).removeprefix(f"{split}/"): {taxonomy.classes[c] for c in images.labels.of(i)}
+        for i in range(len(images))
+    }
 
 
 @pytest.fixture
@@ -48,233 +67,373 @@ def folder(tmp_path):
     return tmp_path
 
 
+# -- classes and labels ---------------------------------------------------------------------------
+
+
 def test_a_class_in_two_verticals_is_one_class(folder):
-    taxonomy = source(folder).taxonomy
-    assert set(taxonomy.classes) == {"lion", "jaguar", "beetle #2"}
-    assert taxonomy.verticals == ("cars", "cats")
-    assert len(taxonomy.locate(taxonomy.classes.index("jaguar"))) == 2
-    labels = source(folder).split("train").labels
-    assert sorted(taxonomy.classes[labels.of(i)[0]] for i in range(4)) == [
-        "beetle #2",
-        "jaguar",
-        "jaguar",
-        "lion",
-    ]
+    found = source(folder)
+    assert found.taxonomy.verticals == ("cars", "cats")
+    assert set(found.taxonomy.classes) == {"lion", "jaguar", "beetle #2"}
+    assert [v for v, _ in found.taxonomy.locate(found.taxonomy.class_id("jaguar"))] == [0, 1]
+    for split in ("train", "test"):
+        assert labels_by_name(found.split(split), found.taxonomy) == {
+            "cars/beetle #2/a b.PNG": {"beetle #2"},
+            "cars/jaguar/1.png": {"jaguar"},
+            "cats/jaguar/1.jpg": {"jaguar"},
+            "cats/lion/1.png": {"lion"},
+        }
+    assert found.describe()["classes in several verticals"] == 1
 
 
 def test_what_is_no_picture_is_left_out_and_counted(folder):
     (folder / "train/cats/lion/.hidden.png").write_bytes(b"")
-    (folder / "train/cats/.git").mkdir()
     save(folder, "train/cats/.git/x.png")
     (folder / "train/cats/lion/notes.txt").write_text("")
     (folder / "train/cats/lion/README").write_text("")
     (folder / "train/empty/class").mkdir(parents=True)
-    (folder / "train/cats/lion/again").symlink_to(folder / "train/cats")
     found = source(folder)
     assert len(found.split("train")) == 4
-    assert found.describe()["files left out"] == {".txt": 1, "no ending": 1}
+    assert found.describe() == {
+        "train pictures": 4,
+        "test pictures": 4,
+        "classes without train pictures": 0,
+        "classes without test pictures": 0,
+        "classes in several verticals": 1,
+        "files left out": {".txt": 1, "no ending": 1},
+    }
     assert found.taxonomy.verticals == ("cars", "cats")
 
 
-def test_a_link_to_a_folder_is_followed(folder, tmp_path_factory):
+def test_links_are_followed_but_not_in_circles(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     save(elsewhere, "2.png")
     (folder / "train/cats/tiger").symlink_to(elsewhere)
-    assert "tiger" in source(folder).taxonomy.classes
+    lion, beetle = folder / "train/cats/lion", folder / "train/cars/beetle #2"
+    (lion / "up").symlink_to(folder / "train/cats")
+    assert "tiger" in source(folder, taxonomy=taxonomy_file(folder, "tiger")).taxonomy.classes
+    files = source(folder, taxonomy=taxonomy_file(folder, "tiger")).split("train").listing.files
+    assert "cats/tiger/2.png" in files
+    (lion / "up").unlink()
+    assert source(folder).split("train").listing.files == [f for f in files if "/up/" not in f]
+    # Two folders that hold each other: each appears once in the other.
+    (lion / "to").symlink_to(beetle)
+    (beetle / "back").symlink_to(lion)
+    names = ("tiger", "to", "back")
+    files = source(folder, taxonomy=taxonomy_file(folder, *names)).split("train").listing.files
+    assert [f for f in files if "/to/" in f or "/back/" in f] == [
+        "cars/beetle #2/back/1.png",
+        "cats/lion/to/a b.PNG",
+    ]
 
 
-def test_pictures_depend_on_their_key_alone(folder):
+def taxonomy_file(folder, *more):
+    names = ["lion", "jaguar", "beetle #2", "cats", *more]
+    (folder / "taxonomy.json").write_text(json.dumps({"verticals": {"all": names}}))
+    return str(folder / "taxonomy.json")
+
+
+def test_names_that_look_equal_are_equal(folder):
+    """macOS stores é as e and an accent."""
+    save(
+        folder, f"train/food/{normalize('NFD', 'café')}/1.png", f"test/food/{normalize('NFC', 'café')}/1.png"
+    )
+    found = source(folder)
+    assert normalize("NFC", "café") in found.taxonomy.classes
+    assert found.describe()["classes without test pictures"] == 0
+    file = folder / "t.csv"
+    file.write_text("class,vertical\nlion,a\njaguar,a\nbeetle #2,a\n" + normalize("NFD", "café,a\n"))
+    assert source(folder, taxonomy=str(file)).taxonomy.classes[-1] == normalize("NFC", "café")
+    images = source(folder, taxonomy=str(file)).split("train")
+    assert images.load(torch.arange(len(images)), None).shape[0] == 5
+
+
+def test_a_taxonomy_file_gives_parents_and_classes_without_pictures(folder):
+    (folder / "t.csv").write_text(
+        "class,vertical,parents\nlion,cats,big cat\njaguar,cats,big cat\njaguar,cars,\nbeetle #2,cars,\n"
+        "big cat,cats,\nlynx,cats,\n"
+    )
+    shutil.move(folder / "train/cars", folder / "train/any/depth/at/all")
+    found = source(folder, taxonomy=str(folder / "t.csv"))
+    assert found.taxonomy.verticals == ("cats", "cars")
+    assert labels_by_name(found.split("train"), found.taxonomy) == {
+        "any/depth/at/all/beetle #2/a b.PNG": {"beetle #2"},
+        "any/depth/at/all/jaguar/1.png": {"jaguar", "big cat"},
+        "cats/jaguar/1.jpg": {"jaguar", "big cat"},
+        "cats/lion/1.png": {"lion", "big cat"},
+    }
+    assert found.describe()["classes without train pictures"] == 1  # lynx
+
+
+# -- pictures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noisy(folder):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
     save(folder, *(f"train/cats/lion/{n}.png" for n in range(6)), image=noise)
-    images = source(folder, image_size=16).split("train")
+    return folder
+
+
+def test_pictures_depend_on_their_key_alone(noisy):
+    images = source(noisy, image_size=16).split("train")
     every = torch.arange(len(images))
     first, later = image_keys(1, 0, every), image_keys(1, 1, every)
     whole = images.load(every, first)
     assert whole.shape == (len(images), 3, 16, 16)
     assert whole.dtype == torch.float32
     assert 0 <= whole.min() <= whole.max() <= 1
-    backwards = images.load(every.flip(0), first.flip(0)).flip(0)
-    assert torch.equal(whole, backwards)
-    assert torch.equal(source(folder, image_size=16, threads=1).split("train").load(every, first), whole)
-    assert not torch.equal(images.load(every, later), whole)
-    assert torch.equal(images.load(every, None), images.load(every, None))
+    assert torch.equal(images.load(every.flip(0), first.flip(0)).flip(0), whole)
+    for alone in every:
+        assert torch.equal(images.load(alone[None], first[alone][None])[0], whole[alone])
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again.load(every, first), whole)
+    assert torch.equal(source(noisy, image_size=16, threads=1).split("train").load(every, first), whole)
+    lions = [i for i in range(len(images)) if "/lion/" in images.name(i)][1:]
+    following = images.load(every, later)
+    assert not any(torch.equal(following[i], whole[i]) for i in lions)
+    # One picture under six names: another index is another key, another key another crop.
+    assert not any(torch.equal(whole[i], whole[lions[0]]) for i in lions[1:])
+
+
+def test_augmentation_can_be_less(noisy):
+    every = torch.arange(9)
+    keys = image_keys(0, 0, every)
+    both, crop, none = (
+        source(noisy, image_size=16, augmentation=kind).split("train")
+        for kind in ("crop-flip", "crop", "none")
+    )
+    assert torch.equal(none.load(every, keys), both.load(every, None))
+    mirrored = 0
+    for with_mirror, without in zip(both.load(every, keys), crop.load(every, keys), strict=True):
+        assert torch.equal(with_mirror, without) or torch.equal(with_mirror, without.flip(-1))
+        mirrored += not torch.equal(with_mirror, without)
+    assert 0 < mirrored < 6
+
+
+def test_without_a_key_it_is_the_middle(tmp_path):
+    """The grey at x is 4x, so the middle 56 of 64 pixels show 28 to 228; a wide picture loses its sides."""
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    wide = np.pad(ramp, ((0, 0), (64, 64)))
+    for split in ("train", "test"):
+        save(tmp_path, f"{split}/v/square/1.png", image=Image.fromarray(ramp))
+        save(tmp_path, f"{split}/v/wide/1.png", image=Image.fromarray(wide))
+    square, middle = source(tmp_path, image_size=8, channels=1).split("test").load(torch.tensor([0, 1]), None)
+    centres = 4 + 7 * torch.arange(1, 7) + 3.5 - 0.5  # of the inner outputs, 7 pixels wide each
+    for picture in (square, middle):
+        assert (picture[0, :, 1:-1] * 255 - 4 * centres).abs().max() <= 2
+    assert torch.equal(square[0, 0], square[0, -1])
 
 
 def test_half_of_the_pictures_are_mirrored_and_crops_stay_inside(folder):
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (64, 1)))
     save(folder, *(f"train/cats/lion/{n}.png" for n in range(200)), image=ramp)
     images = source(folder, image_size=8, channels=1).split("train")
-    lions = torch.tensor([i for i in range(len(images)) if "lion" in images.name(i)])
+    lions = torch.tensor([i for i in range(len(images)) if "/lion/" in images.name(i)])
     loaded = images.load(lions, image_keys(0, 0, lions))
     mirrored = (loaded[:, 0, :, 0] > loaded[:, 0, :, -1]).float().mean()
     assert 0.4 < mirrored < 0.6
-    draws = np.random.default_rng(1).random((500, TRIES, 4))
-    for row in draws:
+    shares, places = [], []
+    for row in np.random.default_rng(1).random((500, TRIES, 4)):
         left, top, right, bottom = random_box((50, 70), row)
         assert 0 <= left < right <= 50
         assert 0 <= top < bottom <= 70
-        share = (right - left) * (bottom - top) / (50 * 70)
-        assert SCALE[0] - 1e-9 <= share <= SCALE[1] + 1e-9
+        shares.append((right - left) * (bottom - top) / (50 * 70))
+        places.append((left / (50 - right + left), top / (70 - bottom + top)))
+        assert SCALE[0] - 1e-9 <= shares[-1] <= SCALE[1] + 1e-9
         assert RATIO[0] - 1e-9 <= (right - left) / (bottom - top) <= RATIO[1] + 1e-9
+    assert min(shares) < 0.4
+    assert max(shares) > 0.9
+    assert np.abs(np.mean(places, axis=0) - 0.5).max() < 0.05
+    assert abs(np.corrcoef(np.transpose(places))[0, 1]) < 0.1
 
 
-def as_bytes(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+def test_a_jpeg_decoded_small_is_as_sharp_as_a_png(tmp_path):
+    """Stripes of 8 pixels, shifted by 4: at an eighth of its size, a JPEG shows a grey area."""
+    stripes = Image.fromarray(np.tile(np.roll(np.repeat(np.uint8([0, 255]), 8), 4), (128, 8)))
+    for split in ("train", "test"):
+        save(tmp_path, f"{split}/v/c/1.png", image=stripes)
+        stripes.save(tmp_path / f"{split}/v/c/2.jpg", quality=95)
+    png, jpeg = source(tmp_path, image_size=16).split("test").load(torch.tensor([0, 1]), None)
+    assert png.std() > 0.2
+    assert (png - jpeg).abs().mean() < 0.05
 
 
-RED, GREY = (200, 30, 60), (90, 90, 90)
-MOVING = {"save_all": True, "append_images": [picture(colour=(0, 255, 0))]}
-KINDS = {
-    "cmyk": (as_bytes(picture(mode="CMYK"), "JPEG", quality=95), RED, 12),
-    "grey": (as_bytes(Image.new("L", (20, 20), 90), "PNG"), GREY, 0),
-    "palette": (as_bytes(picture().quantize(4), "PNG"), RED, 2),
-    "gif": (as_bytes(picture().quantize(4), "GIF"), RED, 2),
-    "animated": (as_bytes(picture().quantize(4), "GIF", **MOVING), RED, 2),
-    "alpha": (as_bytes(picture(mode="RGBA"), "PNG"), RED, 0),
-    "webp": (as_bytes(picture(), "WEBP", lossless=True), RED, 0),
-}
+def test_a_picture_too_narrow_for_any_crop_shows_its_middle():
+    draws = np.random.default_rng(2).random((TRIES, 4))
+    assert random_box((1000, 10), draws) == (495.625, 0.625, 504.375, 9.375)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_picture(kind):
-    data, wanted, tolerance = KINDS[kind]
-    found = np.asarray(decode(data, FORMATS, "RGB", 64)).astype(int)
-    assert np.abs(found - np.array(wanted)).max() <= tolerance
+# -- storage --------------------------------------------------------------------------------------
 
 
-def test_sixteen_bits_are_scaled_and_transparency_is_white():
-    deep = Image.fromarray(np.full((4, 4), 32896, np.uint16))
-    assert np.asarray(decode(as_bytes(deep, "PNG"), FORMATS, "L", 8)).tolist() == [[128] * 4] * 4
-    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert np.asarray(decode(as_bytes(clear, "PNG"), FORMATS, "RGB", 8)).min() == 255
+def test_it_reads_any_fsspec_url(folder, tmp_path_factory):
+    fsspec.filesystem("memory").put(str(folder), "/pictures", recursive=True)
+    archive = shutil.make_archive(str(tmp_path_factory.mktemp("zip") / "z"), "zip", folder)
+    local, every = source(folder, image_size=8), torch.arange(4)
+    for root in ("memory://pictures", f"zip://::{archive}"):
+        remote = source(root, image_size=8)
+        assert remote.taxonomy == local.taxonomy
+        assert torch.equal(remote.split("test").load(every, None), local.split("test").load(every, None))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_stand_upright(orientation):
-    """Red left half, as the viewer should see it, stored as each EXIF orientation stores it."""
-    upright = Image.new("RGB", (40, 20), (0, 0, 255))
-    upright.paste((255, 0, 0), (0, 0, 20, 10))
-    store = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = upright if store is None else upright.transpose(store)
-    found = decode(as_bytes(stored, "PNG", exif=exif), FORMATS, "RGB", 64)
-    assert np.array_equal(np.asarray(found), np.asarray(upright))
+class Single(torch.utils.data.Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __getitem__(self, index):
+        return self.images.load(torch.tensor([index]), None)[0]
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "zero bytes"),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 40, "damaged"),
-        (as_bytes(picture((300, 300)), "JPEG")[:400], "cannot be decoded"),
-        (b"<!DOCTYPE html><html>404</html>", "it is an HTML page"),
-        (b"<svg xmlns='x'/>", "it is XML"),
-        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
-        (as_bytes(picture(), "TIFF"), "it is none of"),
-    ],
-    ids=["empty", "damaged", "truncated", "html", "svg", "lfs", "other format"],
-)
-def test_what_cannot_be_decoded_is_named(folder, content, says):
-    (folder / "train/cats/lion/1.png").write_bytes(content)
-    images = source(folder).split("train")
-    bad = next(i for i in range(len(images)) if images.name(i).endswith("lion/1.png"))
-    with pytest.raises(DataError, match=f"train/cats/lion/1.png: .*{says}"):
-        images.load(torch.tensor([bad]), None)
+@pytest.fixture
+def bucket(folder, monkeypatch):
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    storage.makedirs("pictures", exist_ok=True)
+    storage.put(str(folder / "train"), "pictures/train", recursive=True)
+    storage.put(str(folder / "test"), "pictures/test", recursive=True)
+    yield "s3://pictures"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_no_picture_takes_unbounded_memory(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(Exception, match="pixels"):
-        decode(as_bytes(Image.new("L", (40, 40)), "PNG"), FORMATS, "L", 8)
-
-
-CSV = """class,vertical,parents
-lion,cats,big cat
-jaguar,cats,big cat
-jaguar,cars,
-beetle #2,cars,
-big cat,cats,
-"""
-JSON = {
-    "verticals": {"cats": ["lion", "jaguar", "big cat"], "cars": ["jaguar", "beetle #2"]},
-    "parents": {"lion": ["big cat"], "jaguar": ["big cat"]},
-}
-
-
-@pytest.mark.parametrize("kind", ["csv", "json", "ours"])
-def test_a_taxonomy_file_gives_verticals_and_parents(folder, kind):
-    file = folder / "taxonomy"
-    file.write_text(CSV if kind == "csv" else json.dumps(JSON))
-    found = source(folder, taxonomy=str(file))
-    if kind == "ours":
-        file.write_text(found.taxonomy.to_json())
-        found = source(folder, taxonomy=str(file))
-    taxonomy, labels = found.taxonomy, found.split("train").labels
-    assert taxonomy.verticals == ("cats", "cars")
-    names = [sorted(taxonomy.classes[c] for c in labels.of(i)) for i in range(4)]
-    assert sorted(names) == [["beetle #2"], ["big cat", "jaguar"], ["big cat", "jaguar"], ["big cat", "lion"]]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "the first line must be class,vertical"),
-        ("class,group\na,b\n", "the first line must be class,vertical.*not class,group"),
-        ("class,vertical\na\n", "line 2: needs a class and a vertical"),
-        ("class,vertical\nlion,cats\nlion,cats\n", "lion"),
-        ('{"verticals": {"cats": "lion"}}', "verticals.cats: "),
-        ('{"verticals": ', "taxonomy: "),
-        ('{"verticals": {"cats": ["lino"]}}', "has no class 'beetle #2'|has no class 'lion'"),
-    ],
-)
-def test_a_wrong_taxonomy_file_says_where(folder, text, says):
-    (folder / "taxonomy").write_text(text)
-    with pytest.raises(DataError, match=says):
-        source(folder, taxonomy=str(folder / "taxonomy")).taxonomy.sizes  # noqa: B018
-
-
-def test_wrong_folders_name_the_nearest(folder, tmp_path):
-    with pytest.raises(DataError, match="tset: no such folder; did you mean 'test'"):
-        source(folder, test="tset").split("test")
-    with pytest.raises(DataError, match=r"data.options.root: no folder"):
-        source(folder / "nowhere").split("train")
-    save(folder, "test/cats/loin/1.png")
-    with pytest.raises(DataError, match=r"cats/loin: no such class in .*train; did you mean 'cats/lion'"):
-        source(folder).split("test")
-
-
-def test_a_picture_at_another_depth_asks_for_a_taxonomy(folder):
-    save(folder, "train/lost.png")
-    with pytest.raises(
-        DataError, match=r"train/lost.png: not in <vertical>/<class>/; .*data.options.taxonomy"
-    ):
-        source(folder).split("train")
-
-
-def test_an_ending_that_nobody_reads(folder):
-    with pytest.raises(DataError, match="Pillow reads no 'jpgg' files; did you mean 'jpg'"):
-        source(folder, extensions=["jpgg"]).split("train")
-
-
-def test_it_reads_any_fsspec_url(folder):
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    memory.put(str(folder), "/pictures", recursive=True)
-    remote, local = source("memory://pictures", image_size=8), source(folder, image_size=8)
-    assert remote.taxonomy == local.taxonomy
+def test_a_forked_process_has_connections_and_threads_of_its_own(bucket, folder):
+    local, remote = (source(root, image_size=8).split("train") for root in (folder, bucket))
     every = torch.arange(4)
-    assert torch.equal(remote.split("test").load(every, None), local.split("test").load(every, None))
+    wanted = local.load(every, None)
+    assert torch.equal(remote.load(every, None), wanted)
+    loader = DataLoader(
+        Single(remote),
+        batch_size=None,
+        sampler=every.tolist(),
+        num_workers=1,
+        multiprocessing_context="fork",
+        timeout=20,
+    )
+    assert torch.equal(torch.stack(list(loader)), wanted)
+
+
+# -- what is wrong --------------------------------------------------------------------------------
+
+
+def problem(root, split="train", **options):
+    with pytest.raises(DataError) as caught:
+        source(root, **options).split(split)
+    return str(caught.value)
+
+
+def test_wrong_folders_name_the_nearest(folder):
+    assert f"{folder}/tset: no such folder; did you mean 'test'" in problem(folder, test="tset")
+    nowhere = folder / "nowhere"
+    assert f"data.options.root: no folder '{nowhere}'" in problem(nowhere)
+    file = folder / "train/cats/lion/1.png"
+    assert f"data.options.root: '{file}' is a file" in problem(file)
+    (folder / "bare").mkdir()
+    assert re.search("bare: no picture in it that ends in jpg, ", problem(folder, train="bare"))
+    assert "nosuch://x/train: cannot be listed: " in problem("nosuch://x")
+
+
+def test_a_test_class_without_train_pictures_is_named(folder):
+    save(folder, "test/cats/loin/1.png")
+    (folder / "train/cats/loin").mkdir()
+    said = problem(folder)
+    assert f"{folder}/test/cats/loin: no such class in {folder}/train, or no picture of it" in said
+    assert "did you mean 'cats/lion'" in said
+
+
+@pytest.mark.parametrize("place", ["lost.png", "cats/lost.png", "cats/lion/sub/lost.png"])
+def test_a_picture_at_another_depth_asks_for_a_taxonomy(folder, place):
+    save(folder, f"train/{place}")
+    assert re.search(f"train/{place}: not in <vertical>/<class>/; .*data.options.taxonomy", problem(folder))
+
+
+def test_a_class_that_the_taxonomy_lacks_is_named(folder):
+    file = folder / "t.csv"
+    file.write_text("class,vertical\nlion,a\njaguar,a\nbeetle 2,a\n")
+    said = problem(folder, taxonomy=str(file))
+    assert said.endswith(f"beetle #2/a b.PNG: {file} has no class 'beetle #2'; did you mean 'beetle 2'?")
+    file.write_text("class,vertical\nlion,a\njaguar,a\nbeetle #2,a\n")
+    save(folder, "train/lost.png")
+    assert problem(folder, taxonomy=str(file)).endswith("train/lost.png: in no class folder")
+
+
+def test_a_name_that_is_no_text_is_refused_at_once(folder):
+    """It could be listed, but neither the taxonomy nor the report could be written."""
+    shutil.copytree(folder / "train/cats/lion", folder / "train/cats" / os.fsdecode(b"caf\xe9"))
+    (folder / "train/cats/lion" / os.fsdecode(b"notes.\xe9")).touch()
+    assert re.search(r"train/cats/caf\\udce9/1.png: the name is not UTF-8; rename it", problem(folder))
+    shutil.rmtree(folder / "train/cats" / os.fsdecode(b"caf\xe9"))
+    assert source(folder).describe()["files left out"] == {r".\udce9": 1}
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(folder, monkeypatch):
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("jaguar"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert re.search("train: cannot be listed: PermissionError: .*/jaguar", problem(folder))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("a", "a"), ("a", "./a/"), ("a", "b/../a"), ("a", "a/b"), ("a/b", "a"), ("a", "/")]
+)
+def test_splits_that_would_share_pictures_are_refused(train, test):
+    with pytest.raises(ValidationError, match="must share no picture"):
+        ImageFolderOptions(root="r", train=train, test=test)
+    ImageFolderOptions(root="r", train="ab", test="a")
+
+
+def test_pictures_that_cannot_be_loaded_are_named(folder):
+    for name, content in {
+        "2.png": b"",
+        "3.jpg": (folder / "train/cats/jaguar/1.jpg").read_bytes()[:300],
+    }.items():
+        (folder / "train/cats/lion" / name).write_bytes(content)
+    (folder / "train/cats/lion/4.png").symlink_to(folder / "nowhere")
+    images = source(folder).split("train")
+    place = {images.name(i).rpartition("/")[2]: i for i in range(len(images)) if "/lion/" in images.name(i)}
+    for name, says in {
+        "2.png": "cannot be decoded: the file has zero bytes; replace or remove it",
+        "3.jpg": "cannot be decoded: .*(?i:truncated).*; replace or remove it",
+        "4.png": "no such file .any more., or a link to none",
+    }.items():
+        with pytest.raises(DataError, match=f"^{folder}/train/cats/lion/{name}: {says}"):
+            images.load(torch.tensor([0, place[name]]), None)
+
+
+def test_an_error_without_words_still_says_something(folder, monkeypatch):
+    monkeypatch.setattr(
+        "kcframe.builtin.data.image_folder.decode", lambda *_: (_ for _ in ()).throw(MemoryError)
+    )
+    with pytest.raises(DataError, match="cannot be decoded: MemoryError"):
+        source(folder).split("train").load(torch.tensor([0]), None)
+
+
+# -- a whole run ----------------------------------------------------------------------------------
+
+
+def test_a_run_on_folders(tiny, folder, tmp_path_factory):
+    for n in range(12):
+        save(folder, f"train/cats/lion/more{n}.png", f"train/cars/beetle #2/more{n}.png")
+    changes = (f"data={{name: image-folder, options: {{root: '{folder}', image_size: 8}}}}",)
+    recipe = load_recipe(str(tiny(*changes)), installed())
+    assert build_source(recipe).taxonomy.verticals == ("cars", "cats")
+    run_dir = tmp_path_factory.mktemp("run")
+    quiet = Quiet()
+    results = run(recipe, RunDir(run_dir), quiet, quiet.say)
+    assert set(results["arms"]["student"]["per_vertical"]) == {"cars", "cats"}
+    facts = json.loads((run_dir / "data.json").read_text())
+    assert (facts["train pictures"], facts["test pictures"]) == (28, 4)

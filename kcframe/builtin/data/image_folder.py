@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import repeat
+from typing import NamedTuple
 
+import fsspec
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from kcframe.builtin.data.folders import (
-    Listing,
-    class_ids,
-    list_pictures,
-    refuse_new_classes,
-    refuse_other_depths,
-    taxonomy_of,
-)
+from kcframe.builtin.data.crops import TRIES, centre_box, random_box
+from kcframe.builtin.data.folder_classes import class_ids, taxonomy_of_folders
+from kcframe.builtin.data.folders import Listing, list_pictures
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
-from kcframe.builtin.data.pictures import TRIES, centre_box, decode, formats_of, random_box
+from kcframe.builtin.data.pictures import decode, formats_of
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.errors import DataError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
+from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.taxonomy import Taxonomy
 
 
@@ -52,9 +51,7 @@ class ImageFolder(DataSource):
         train = list_pictures(options.root, options.train, options.extensions)
         test = list_pictures(options.root, options.test, options.extensions)
         if options.taxonomy is None:
-            refuse_other_depths(train, test)
-            taxonomy = taxonomy_of(train)
-            refuse_new_classes(train, test)
+            taxonomy = taxonomy_of_folders(train, test)
         else:
             taxonomy = read_taxonomy(options.taxonomy)
         sets = {
@@ -77,14 +74,23 @@ class ImageFolder(DataSource):
         facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
         for name, images in sets.items():
             # Ancestors are labels too, so a parent class is only counted if its children have no pictures.
-            facts[f"classes without {name} pictures"] = taxonomy.num_classes - len(
-                images.labels.classes.unique()
-            )
+            seen = len(images.labels.classes.unique())
+            facts[f"classes without {name} pictures"] = taxonomy.num_classes - seen
+        places = np.bincount(taxonomy.slot_class)
+        facts["classes in several verticals"] = int((places > 1).sum())
         return facts | {"files left out": dict(sorted(left_out.items()))}
 
 
+class _Process(NamedTuple):
+    """What does not survive a fork: connections and threads."""
+
+    number: int
+    storage: fsspec.AbstractFileSystem
+    pool: ThreadPoolExecutor
+
+
 class ImageFolderSet(ImageSet):
-    """One split. Pictures are decoded by a pool of threads, started when first needed."""
+    """One split. Pictures are read and decoded by a pool of threads, started when first needed."""
 
     def __init__(
         self,
@@ -96,52 +102,56 @@ class ImageFolderSet(ImageSet):
     ):
         """class_ids: one an entry of `listing.files`. formats: Pillow's names of what may be decoded."""
         self.options, self.listing, self.formats = options, listing, formats
-        labels = {class_id: taxonomy.with_ancestors([class_id]) for class_id in set(class_ids)}
-        self.labels = Labels.from_lists(labels[class_id] for class_id in class_ids)
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        by_class = Labels.from_lists(taxonomy.with_ancestors([c]) for c in range(taxonomy.num_classes))
+        self.labels = by_class.take(torch.tensor(class_ids))
+        self._process: _Process | None = None
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_pool": None}
+        return self.__dict__ | {"_process": None}
 
     def name(self, index: int) -> str:
         return f"{self.listing.name}/{self.listing.files[index]}"
 
     def load(self, indices: Tensor, keys: Tensor | None) -> Tensor:
-        each_key = [None] * len(indices) if keys is None else keys.tolist()
-        run = map if self.options.threads == 1 else self._executor().map
+        process = self._this_process()
+        draws: Iterable[np.ndarray | None] = repeat(None)
+        if keys is not None and self.options.augmentation != "none":
+            draws = keyed_uniforms(keys, 1 + 4 * TRIES).double().numpy()
         size, channels = self.options.image_size, self.options.channels
         pixels = np.empty((len(indices), size, size, channels), np.uint8)
-        for row, picture in enumerate(run(self._picture, indices.tolist(), each_key)):
+        each = process.pool.map(self._picture, repeat(process.storage), indices.tolist(), draws)
+        for row, picture in enumerate(each):
             pixels[row] = picture
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
-    def _executor(self) -> ThreadPoolExecutor:
-        # A forked process inherits the pool but none of its threads.
-        if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = os.getpid(), ThreadPoolExecutor(self.options.threads, "image-folder")
-        return self._pool[1]
+    def _this_process(self) -> _Process:
+        if self._process is None or self._process.number != os.getpid():
+            storage, _ = fsspec.url_to_fs(self.listing.root)
+            pool = ThreadPoolExecutor(self.options.threads, "image-folder")
+            self._process = _Process(os.getpid(), storage, pool)
+        return self._process
 
-    def _picture(self, index: int, key: int | None) -> np.ndarray:
-        """uint8 [S, S, C]."""
-        size = self.options.image_size
+    def _picture(
+        self, storage: fsspec.AbstractFileSystem, index: int, draws: np.ndarray | None
+    ) -> np.ndarray:
+        """uint8 [S, S, C]. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of the picture."""
+        options, size = self.options, self.options.image_size
         try:
-            data = self.listing.filesystem.cat_file(f"{self.listing.folder}/{self.listing.files[index]}")
+            data = storage.cat_file(f"{self.listing.folder}/{self.listing.files[index]}")
         except FileNotFoundError:
-            raise DataError(f"{self.name(index)}: no such file (any more)") from None
+            raise DataError(f"{self.name(index)}: no such file (any more), or a link to none") from None
         except Exception as error:  # each storage raises its own
             raise DataError(f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}") from None
         try:
-            image = decode(data, self.formats, "L" if self.options.channels == 1 else "RGB", 2 * size)
+            image = decode(data, self.formats, "L" if options.channels == 1 else "RGB", 2 * size)
         except Exception as error:  # damaged pictures fail in many ways
-            raise DataError(
-                f"{self.name(index)}: cannot be decoded: {error or type(error).__name__}"
-            ) from None
+            why = str(error) or type(error).__name__
+            raise DataError(f"{self.name(index)}: cannot be decoded: {why}; replace or remove it") from None
         box, mirrored = centre_box(image.size), False
-        if key is not None and self.options.augmentation != "none":
-            draws = np.random.Generator(np.random.Philox(key=key % 2**64)).random(4 * TRIES + 1)
+        if draws is not None:
             box = random_box(image.size, draws[1:].reshape(TRIES, 4))
-            mirrored = self.options.augmentation == "crop-flip" and draws[0] < 0.5
+            mirrored = options.augmentation == "crop-flip" and draws[0] < 0.5
         image = image.resize((size, size), Image.Resampling.BILINEAR, box)
         pixels = np.asarray(image).reshape(size, size, -1)
         return pixels[:, ::-1] if mirrored else pixels

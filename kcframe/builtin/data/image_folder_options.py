@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +40,10 @@ class ImageFolderOptions(PluginOptions):
 
     @model_validator(mode="after")
     def _two_folders(self) -> ImageFolderOptions:
-        if self.train.strip("/") == self.test.strip("/"):
-            raise ValueError(f"train and test are both '{self.train}': they must share no picture")
+        train, test = (PurePosixPath(normpath(each.strip("/"))) for each in (self.train, self.test))
+        if train.is_relative_to(test) or test.is_relative_to(train):
+            raise ValueError(
+                f"train '{self.train}' and test '{self.test}' are one folder, or one lies in the other: they "
+                "must share no picture"
+            )
         return self

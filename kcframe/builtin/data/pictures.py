@@ -1,4 +1,4 @@
-"""From a file's bytes to an upright picture, and which part of it to look at."""
+"""From a file's bytes to an upright picture of 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kcframe.errors import DataError, did_you_mean
 
-SCALE = (0.35, 1.0)  # of a picture's area: random crops
-RATIO = (3 / 4, 4 / 3)  # width : height of random crops
-TRIES = 10  # crops drawn before settling for the centre, as in Szegedy et al. 2014
-CENTRE = 7 / 8  # of the short side: pictures without augmentation
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,6 +20,18 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def formats_of(extensions: Sequence[str]) -> list[str]:
+    """Pillow's formats for these endings. No others: some (EPS) would start a program to read a file."""
+    known = {ending[1:]: each for ending, each in Image.registered_extensions().items() if each in Image.OPEN}
+    for extension in extensions:
+        if extension not in known:
+            raise DataError(
+                f"data.options.extensions: Pillow reads no '{extension}' files; "
+                f"{did_you_mean(extension, known)}"
+            )
+    return sorted({known[extension] for extension in extensions})
 
 
 def decode(data: bytes, formats: Sequence[str], mode: str, side: int) -> Image.Image:
@@ -41,24 +49,33 @@ def decode(data: bytes, formats: Sequence[str], mode: str, side: int) -> Image.I
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
-            f"{width}x{height} pixels are more than the {Image.MAX_IMAGE_PIXELS:,} that Pillow holds for safe"
+            f"{width}x{height} pixels are more than the {Image.MAX_IMAGE_PIXELS:,} that Pillow thinks safe"
         )
-    try:
-        turn = UPRIGHT.get(image.getexif().get(0x0112, 1))
-    except Exception:  # a picture with damaged EXIF data is still a picture
-        turn = None
     scale = side / min(width, height)
     image.draft(mode, (math.ceil(width * scale), math.ceil(height * scale)))
     image.load()
+    turn = _turn(image)
     image = _to_mode(image, mode)
     return image if turn is None else image.transpose(turn)
 
 
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded picture upright. (Loading a TIFF has done it already, and dropped the note of it.)
+
+    ImageOps.exif_transpose would also write the EXIF data anew, and fail where they are damaged.
+    """
+    try:
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a picture with damaged EXIF data is still a picture
+        return None
+
+
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is not known")
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow's convert would clip at 255
+        pixels = np.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"{pixels.dtype} pixels that are not of 8 or 16 bits: what is white?")
+        image = Image.fromarray((pixels // 257).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -74,36 +91,3 @@ def _what_it_is(data: bytes, formats: Sequence[str]) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer: fetch the picture with 'git lfs pull'"
     return f"it is none of {', '.join(formats)}, or damaged ({len(data):,} bytes, the first are {data[:8]!r})"
-
-
-def centre_box(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """What is left of a picture when its short side becomes 8/7 S and the middle S x S is kept."""
-    width, height = size
-    side = min(size) * CENTRE
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
-def random_box(size: tuple[int, int], draws: np.ndarray) -> tuple[float, float, float, float]:
-    """A crop that fits: left, top, right, bottom. draws: float [TRIES, 4] in [0, 1)."""
-    width, height = size
-    for area_draw, ratio_draw, x_draw, y_draw in draws:
-        area = width * height * (SCALE[0] + (SCALE[1] - SCALE[0]) * area_draw)
-        ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio_draw
-        crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if crop_width <= width and crop_height <= height:
-            left, top = (width - crop_width) * x_draw, (height - crop_height) * y_draw
-            return left, top, left + crop_width, top + crop_height
-    return centre_box(size)
-
-
-def formats_of(extensions: Sequence[str]) -> list[str]:
-    """Pillow's formats for these endings. No others: some (EPS) would start a program to read a file."""
-    known = Image.registered_extensions()
-    for extension in extensions:
-        if f".{extension}" not in known:
-            raise DataError(
-                f"data.options.extensions: Pillow reads no '{extension}' files; "
-                f"{did_you_mean(extension, (name[1:] for name in known))}"
-            )
-    return sorted({known[f".{extension}"] for extension in extensions})
