@@ -81,7 +81,7 @@ def tiny(tmp_path: Path):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """One Ray cluster for the whole session: starting one takes seconds to minutes."""
+    """The address of one Ray cluster for the whole session: starting one takes seconds to minutes."""
     import ray
 
     from kcframe.backends.ray.cluster import PATIENCE
@@ -89,15 +89,15 @@ def cluster():
     patch = pytest.MonkeyPatch()
     for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}.items():
         patch.setenv(name, value)
-    ray.init(
+    context = ray.init(
         "local",  # not another cluster that happens to run on this machine
         num_cpus=4,
-        include_dashboard=False,
+        include_dashboard=True,  # jobs are submitted to it
         object_store_memory=100 * 2**20,
         log_to_driver=False,
         # Workers load what the tests load.
         runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
     )
-    yield
+    yield f"http://{context.dashboard_url}"
     ray.shutdown()
     patch.undo()

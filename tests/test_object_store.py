@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import os
+import uuid
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from kcframe.errors import Interrupted, RunDirError
+from kcframe.errors import Interrupted, RunDirError, StorageError
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from tests.conftest import Quiet
+from tests.proxy import Proxy
 
 SECRET = "not-a-real-secret-but-secret"
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    import s3fs
+def proxy():
+    """An S3 server on loopback, behind a proxy."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    proxy = Proxy(*server.get_host_and_port())
+    yield proxy
+    proxy.close()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(monkeypatch, proxy):
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().makedirs("runs", exist_ok=True)
-    yield "s3://runs/tiny"
+    # moto keeps what an earlier server was given.
+    yield f"s3://runs/{uuid.uuid4().hex}"
     s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path, bucket):
@@ -52,6 +64,40 @@ def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path,
     assert len(kept) > 25
     for name in kept:
         assert SECRET.encode() not in run_dir._fs.cat_file(name), name
+
+
+def test_a_storage_that_goes_away_for_a_while(tiny, tmp_path, bucket, proxy):
+    recipe = load_recipe(str(tiny()), installed())
+
+    class Outage(Quiet):
+        def step(self, step, num_steps, loss):
+            super().step(step, num_steps, loss)
+            if self.steps == 14:
+                proxy.go_down(seconds=3)
+
+    watcher = Outage()
+    stored = run(recipe, RunDir(bucket), watcher, watcher.say)
+    assert proxy.refused > 0
+    assert stored == run(recipe, RunDir(tmp_path / "local"), Quiet(), print)
+
+
+def test_a_storage_that_never_answers_is_an_error_in_words(monkeypatch, tiny):
+    monkeypatch.setattr("kcframe.run_dir.PAUSES_AT_FIRST", (0.01, 0.01))
+    recipe = load_recipe(str(tiny()), installed())
+    tried = []
+
+    class Broken(MemoryFileSystem):
+        cachable = False
+
+        def exists(self, path, **kwargs):
+            tried.append(path)
+            raise ConnectionResetError("reset by peer")
+
+    run_dir = RunDir("memory://broken")
+    run_dir._filesystem = Broken()
+    with pytest.raises(StorageError, match="memory://broken/.*: ConnectionResetError: reset by peer"):
+        run(recipe, run_dir, Quiet(), print)
+    assert len(tried) == 3
 
 
 def test_a_bucket_that_is_not_there_is_an_error_in_words(tiny, bucket):

@@ -83,12 +83,19 @@ def test_a_worker_group_loses_a_worker_and_one_arm_fails_for_good(tiny, tmp_path
     assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
 
 
-def test_stopped_and_gone_on_with_in_this_process(tiny, tmp_path, cluster):
+def test_stopped_with_two_workers_and_gone_on_with_in_this_process(tiny, tmp_path, cluster):
+    class StopsInTheStudent(Quiet):
+        def should_stop(self):
+            return self.begun[-1:] == ["arm student"] and self.steps > 0
+
+    two = ("execution.backend=ray", "execution.workers=2")
+    path = tiny(*LONG, "arms.generalist.train.epochs=1")
     with pytest.raises(Interrupted):
-        go(tiny(*LONG), tmp_path / "ray", "execution.backend=ray", watcher=Quiet(stop_at=1))
+        go(path, tmp_path / "ray", *two, watcher=StopsInTheStudent())
+    assert 0 < len(step_lines(tmp_path / "ray")) < 320
     assert not (tmp_path / "ray/results.json").exists()
-    go(tiny(*LONG), tmp_path / "ray")
-    go(tiny(*LONG), tmp_path / "local")
+    go(path, tmp_path / "ray")
+    go(path, tmp_path / "local")
     assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
 
 

@@ -11,6 +11,7 @@ another number of workers. Ray's own storage holds only what Ray needs to watch 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,6 +89,8 @@ class _Run:
                     ray.get(self.board.ask_to_stop.remote())
                     for future in fits:
                         future.cancel()
+                if not tasks:
+                    time.sleep(POLL)
                 ended = self._ended_tasks(tasks) | self._ended_fits(fits)
                 # Whatever a stage posted came before its end.
                 for event in ray.get(self.board.take.remote()):
@@ -165,14 +168,8 @@ class _Run:
         return ended
 
     def _ended_fits(self, fits: dict[Future, Stage]) -> dict[Stage, Exception | None]:
-        ended: dict[Stage, Exception | None] = {}
-        for future in [future for future in fits if future.done()]:
-            stage = fits.pop(future)
-            ended[stage] = None if future.cancelled() else future.exception()
-        if fits and not ended:
-            # A pause between two looks.
-            ray.wait([ray.put(None)], timeout=POLL)
-        return ended
+        done = [future for future in fits if future.done()]
+        return {fits.pop(future): None if future.cancelled() else future.exception() for future in done}
 
     def _show(self, event: Event) -> None:
         folder, what, details = event

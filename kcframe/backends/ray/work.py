@@ -43,7 +43,8 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
 def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.actor.ActorHandle) -> None:
     """Run a stage. What another attempt cannot mend is posted to the board, so that there is none."""
     reporter = Reporter(board, stage.folder, world.rank)
-    if reporter.post("begin", world.size):
+    # Together: the wish to stop may reach the board between two workers' questions.
+    if world.any(reporter.post("begin", world.size)):
         return
     try:
         run_stage(stage, recipe, RunDir(url), world, reporter, reporter.should_stop)
