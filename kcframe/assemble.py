@@ -14,6 +14,7 @@ from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.model import Direct, Head, Student
 from kcframe.errors import DataError, KcframeError, PluginError
 from kcframe.interfaces.backbone import Backbone
+from kcframe.interfaces.callback import Callback
 from kcframe.interfaces.data import DataSource
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.options import PluginOptions
@@ -91,6 +92,11 @@ def build_student(spec: StudentSpec, channels: int, image_size: int, taxonomy: T
 
 def build_objective(ref: PluginRef) -> Objective:
     return construct("objective", ref)
+
+
+def build_callbacks(recipe: Recipe) -> dict[str, Callback]:
+    """A stage's callbacks, by what to call them in messages."""
+    return {f"callback '{ref.name}'": construct("callback", ref) for ref in recipe.callbacks}
 
 
 def teacher_sources(spec: StudentSpec) -> list[TeacherSource]:

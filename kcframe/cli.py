@@ -33,6 +33,13 @@ def cli() -> None:
 @click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
 @click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
 @click.option("--workers", metavar="N", help="Workers of a student; with it the backend is ray.")
+@click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    metavar="CALLBACK",
+    help="Watch it elsewhere too, e.g. --log tensorboard; in place of the recipe's callbacks.",
+)
 def run(
     recipe: str,
     overrides: tuple[str, ...],
@@ -40,11 +47,13 @@ def run(
     backend: str | None,
     address: str | None,
     workers: str | None,
+    trackers: tuple[str, ...],
 ) -> None:
     """Train and measure everything a recipe names; go on where an earlier run stopped."""
     from kcframe.commands.run import execution_overrides, run_recipe
 
-    run_recipe(recipe, (*overrides, *execution_overrides(backend, address, workers)), run_dir)
+    logged = [f"callbacks=[{', '.join(trackers)}]"] if trackers else []
+    run_recipe(recipe, (*overrides, *execution_overrides(backend, address, workers), *logged), run_dir)
 
 
 @cli.command()

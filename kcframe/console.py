@@ -4,7 +4,7 @@ Where the output is no terminal, only the lines."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -48,7 +48,7 @@ class RunDisplay(AbstractContextManager):
 
     def begin(self, stage: Stage) -> Listener:
         task = self.progress.add_task(str(stage), total=None, note="")
-        self.shown[stage] = _StageDisplay(self.progress, task)
+        self.shown[stage] = _StageDisplay(self.progress, task, lambda text: self.say(f"  {stage}: {text}"))
         return self.shown[stage]
 
     def end(self, stage: Stage) -> None:
@@ -60,8 +60,8 @@ class RunDisplay(AbstractContextManager):
 
 
 class _StageDisplay:
-    def __init__(self, progress: Progress, task: TaskID):
-        self.progress, self.task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, say: Callable[[str], None]):
+        self.progress, self.task, self.say = progress, task, say
         self.began = time.monotonic()
         self.note = ""
 

@@ -33,3 +33,8 @@ def kcframe_objective():
 @hookspec
 def kcframe_backbone():
     """Backbones: a list of `Backbone` classes or `Lazy` references to them."""
+
+
+@hookspec
+def kcframe_callback():
+    """Callbacks: a list of `Callback` classes or `Lazy` references to them."""

@@ -21,7 +21,7 @@ from kcframe.interfaces.component import Lazy
 from kcframe.interfaces.hooks import PROJECT
 from kcframe.interfaces.options import PluginOptions
 
-KINDS = ("data", "teacher", "pacing", "expander", "objective", "backbone")
+KINDS = ("data", "teacher", "pacing", "expander", "objective", "backbone", "callback")
 
 BASES = {
     "data": "kcframe.interfaces.data:DataSource",
@@ -30,6 +30,7 @@ BASES = {
     "expander": "kcframe.interfaces.expander:Expander",
     "objective": "kcframe.interfaces.objective:Objective",
     "backbone": "kcframe.interfaces.backbone:Backbone",
+    "callback": "kcframe.interfaces.callback:Callback",
 }
 """The class that every plugin of a kind derives from."""
 

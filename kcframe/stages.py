@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kcframe.assemble import (
+    build_callbacks,
     build_objective,
     build_source,
     build_specialist,
@@ -23,6 +24,7 @@ from kcframe.assemble import (
     build_teachers,
     teacher_sources,
 )
+from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.checkpoint import pack_weights
 from kcframe.engine.evaluate import Evaluation, Settings, as_json, evaluate
 from kcframe.engine.holdout import held_out
@@ -109,7 +111,11 @@ def run_stage(
         if stage.kind == "specialist"
         else _arm(stage, recipe, source, run_dir, world)
     )
-    trainer = Trainer(work.job, run_dir, world, listener, should_stop, recipe.execution.loader_workers)
+    # One process of a worker group is enough to tell.
+    callbacks = Callbacks({} if world.rank else build_callbacks(recipe), listener.say)
+    trainer = Trainer(
+        work.job, run_dir, world, listener, should_stop, recipe.execution.loader_workers, callbacks
+    )
     found = trainer.run()
     if found is None:
         return
@@ -220,6 +226,7 @@ def _job(
     return Job(
         name=str(stage),
         folder=stage.folder,
+        settings=settings_of(stage, recipe),
         student=student,
         objective=build_objective(objective),
         taxonomy=taxonomy,

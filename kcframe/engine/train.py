@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kcframe.engine.batches import Batch, Plan, load_batches
 from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.checkpoint import pack, unpack
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
@@ -25,6 +26,7 @@ from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.throughput import Throughput
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, TrainingError
+from kcframe.interfaces.callback import StageInfo
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.pacing import Progress
@@ -42,18 +44,22 @@ class Listener(Protocol):
 
     def evaluated(self, epoch: int, evaluation: Evaluation) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
 
 @dataclass
 class Job:
     """One network to train, with everything it learns from.
 
-    name: for messages. folder: the stage's, below the run directory. labels: of `images`, in the
+    name: for messages. folder: the stage's, below the run directory. settings: the recipe's part that
+    decides it, for trackers. labels: of `images`, in the
     taxonomy's ids. indices: int64 [n], the images to learn from. router: None if no teacher is asked.
     evaluation: measures the network as it is.
     """
 
     name: str
     folder: str
+    settings: Mapping[str, Any]
     student: Student
     objective: Objective
     taxonomy: Taxonomy
@@ -78,9 +84,11 @@ class Trainer:
         listener: Listener,
         should_stop: Callable[[], bool] = lambda: False,
         loader_workers: int = 0,
+        callbacks: Callbacks | None = None,
     ):
         """loader_workers: processes that load pictures ahead; 0: none, this one loads them."""
         self.loader_workers = loader_workers
+        self.callbacks = callbacks or Callbacks({}, listener.say)
         self.job, self.run_dir, self.world, self.listener = job, run_dir, world, listener
         self.should_stop = should_stop
         self.student = job.student.to(world.device)
@@ -106,8 +114,18 @@ class Trainer:
         Raises Interrupted after saving, TrainingError if the loss is not finite.
         """
         self._resume()
+        self.log = MetricsLog(self.run_dir, self.job.folder, self.step)
+        self.callbacks.tell("begin", self._about())
+        finished = False
+        try:
+            found = self._to_the_end()
+            finished = True
+        finally:
+            self.callbacks.tell("end", finished)
+        return found
+
+    def _to_the_end(self) -> Evaluation | None:
         found = None
-        log = MetricsLog(self.run_dir, self.job.folder, self.step)
         job, world = self.job, self.world
         plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size)
         batches = load_batches(plan, range(self.step, self.num_steps), self.loader_workers)
@@ -123,18 +141,16 @@ class Trainer:
                 self._diverged(terms)
             self.listener.step(self.step, self.num_steps, loss)
             if self.step % train.log_every == 0 or self.step == self.num_steps:
-                log.add(
-                    kind="step", step=self.step, epoch=self.step / per_epoch, **self._readings(terms, loss)
-                )
+                self._note("step", self.step / per_epoch, self._readings(terms, loss))
             end_of_epoch = self.step % per_epoch == 0
             if self.world.rank == 0 and end_of_epoch and self._evaluation_due(self.step // per_epoch):
                 found = self.job.evaluation()
                 self.listener.evaluated(self.step // per_epoch, found)
-                log.add(kind="evaluation", step=self.step, epoch=self.step // per_epoch, **found.summary())
+                self._note("evaluation", self.step // per_epoch, found.summary())
             stop = self.world.any(self.should_stop())
             due = train.checkpoint_every and self.step % train.checkpoint_every == 0
             if self.world.rank == 0 and (end_of_epoch or due or stop):
-                log.flush()
+                self.log.flush()
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
             if stop and self.step < self.num_steps:
                 raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
@@ -142,6 +158,23 @@ class Trainer:
             return None
         # None if all that was left to do after an interruption is this.
         return found or self.job.evaluation()
+
+    def _note(self, kind: str, epoch: float, readings: dict[str, Any]) -> None:
+        line = {"kind": kind, "step": self.step, "epoch": epoch, **readings}
+        self.log.add(**line)
+        self.callbacks.tell("step" if kind == "step" else "evaluated", line)
+
+    def _about(self) -> StageInfo:
+        job = self.job
+        return StageInfo(
+            name=job.name,
+            folder=job.folder,
+            run_dir=self.run_dir.url,
+            settings=job.settings,
+            verticals=job.taxonomy.verticals,
+            step=self.step,
+            num_steps=self.num_steps,
+        )
 
     def _evaluation_due(self, epoch: int) -> bool:
         every = self.job.train.evaluate_every

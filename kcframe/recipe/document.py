@@ -15,7 +15,10 @@ Key = str | int
 Keys = tuple[Key, ...]
 
 PLUGIN_KEYS = {key: key for key in ("data", "backbone", "expander", "pacing", "objective")}
-"""Where a recipe names a plugin: the key -> the plugin's kind. `teachers` is a list of them."""
+"""Where a recipe names a plugin: the key -> the plugin's kind."""
+
+PLUGIN_LISTS = {"teachers": "teacher", "callbacks": "callback"}
+"""Where it names several."""
 
 PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 MAX_NODES = 100_000  # an alias bomb grows past any memory; no recipe is this long
@@ -199,9 +202,20 @@ def overlay(under: Document, over: Document, known_options: KnownOptions) -> Doc
     drops k.
     """
     tree = _merge(under.tree, over.tree, (), known_options)
-    origins = {path: where for path, where in under.origins.items() if _has(tree, path)}
+    replaced = {path for path in over.origins if isinstance(_value(over.tree, path), list)}
+    origins = {
+        path: where
+        for path, where in under.origins.items()
+        if _has(tree, path) and not any(path[:n] in replaced for n in range(len(path)))
+    }
     origins.update(over.origins)
     return Document(tree, origins)
+
+
+def _value(tree: Any, path: Keys) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
 def _has(tree: Any, path: Keys) -> bool:
@@ -220,7 +234,7 @@ def _merge(under: Any, over: Any, path: Keys, known_options: KnownOptions) -> An
         under, over = _as_plugin(under), _as_plugin(over)
     if isinstance(under, list) and isinstance(over, dict) and over and all(k.isdigit() for k in over):
         # --set student.teachers.0.name=…: a number in a path counts list entries.
-        items = [_as_plugin(item) for item in under] if path[-1] == "teachers" else list(under)
+        items = [_as_plugin(item) for item in under] if path[-1] in PLUGIN_LISTS else list(under)
         for key, value in over.items():
             if int(key) < len(items):
                 items[int(key)] = _merge(items[int(key)], value, (*path, int(key)), known_options)

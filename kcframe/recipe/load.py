@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from kcframe.errors import RecipeError, did_you_mean
 from kcframe.recipe.document import (
     PLUGIN_KEYS,
+    PLUGIN_LISTS,
     Document,
     Keys,
     dotted,
@@ -119,8 +120,9 @@ class _Checker:
                 continue
             if key in PLUGIN_KEYS and value is not None:
                 tree[key] = self.plugin(PLUGIN_KEYS[key], value, here, place)
-            elif key == "teachers" and isinstance(value, list):
-                tree[key] = [self.plugin("teacher", v, (*here, n), place) for n, v in enumerate(value)]
+            elif key in PLUGIN_LISTS and isinstance(value, list):
+                kind = PLUGIN_LISTS[key]
+                tree[key] = [self.plugin(kind, v, (*here, n), place) for n, v in enumerate(value)]
             elif isinstance(value, dict):
                 tree[key] = value = dict(value)
                 self.plugins(value, here, place)

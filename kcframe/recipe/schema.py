@@ -183,6 +183,7 @@ class Recipe(Section):
     baseline: str | None = Field(None, description="the arm that gap closed is measured from")
     evaluation: Evaluation = Evaluation()
     search: Search | None = Field(None, description="only `kcframe tune` reads it")
+    callbacks: tuple[PluginRef, ...] = Field((), description="trackers and the like: told what stages do")
     execution: Execution = Execution()
 
     @field_validator("arms")

@@ -184,6 +184,8 @@ class _Run:
             self.interrupted.append(details)
         elif what == "step":
             self.listeners[folder].step(*details)
+        elif what == "said":
+            self.listeners[folder].say(details)
         elif what == "evaluated":
             epoch, per_vertical = details
             self.listeners[folder].evaluated(epoch, Evaluation(per_vertical))

@@ -63,6 +63,9 @@ class Reporter:
     def evaluated(self, epoch: int, evaluation: Any) -> None:
         self.board.post.remote(self.folder, "evaluated", (epoch, evaluation.per_vertical))
 
+    def say(self, text: str) -> None:
+        self.board.post.remote(self.folder, "said", text)
+
     def post(self, what: str, details: Any = None) -> bool:
         """Post and wait for the answer: should this stage stop?"""
         return ray.get(self.board.post.remote(self.folder, what, details))
