@@ -177,9 +177,38 @@ def bench() -> None:
 @click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
 def step(rounds: int, steps: int, json_file: str | None) -> None:
     """A training step on a Ray worker against one in this process, and what starting costs."""
-    from kcframe.commands.bench import bench_step
+    from kcframe.commands.bench.step import bench_step
 
     bench_step(rounds, steps, json_file)
+
+
+@bench.command()
+@RECIPE
+@SET
+@click.option(
+    "--workers", default="0,1,2", show_default=True, metavar="N,…", help="Numbers of loading processes."
+)
+@click.option("--batches", default=20, show_default=True, type=click.IntRange(1), help="Batches a turn.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way.")
+@click.option("--ray-data", is_flag=True, help="Compare with Ray Data.")
+@click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
+def data(
+    recipe: str,
+    overrides: tuple[str, ...],
+    workers: str,
+    batches: int,
+    rounds: int,
+    ray_data: bool,
+    json_file: str | None,
+) -> None:
+    """Pictures a second, loaded and augmented, from a recipe's data source."""
+    from kcframe.commands.bench.data import bench_data
+
+    try:
+        numbers = [int(number) for number in workers.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"'{workers}': write numbers, e.g. 0,2,4", param_hint="--workers") from None
+    bench_data(recipe, overrides, numbers, batches, rounds, ray_data, json_file)
 
 
 def main() -> NoReturn:

@@ -1,8 +1,7 @@
-"""`kcframe bench`: what things cost, measured here, the compared ways taking turns."""
+"""`kcframe bench step`: a training step on a Ray worker against one in this process."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.table import Table
 
 from kcframe.assemble import build_source
 from kcframe.backends import get_backend
+from kcframe.commands.bench.figures import write_json
 from kcframe.console import RunDisplay
-from kcframe.errors import RunDirError
 from kcframe.pipeline import prepare
 from kcframe.recipe.schema import Recipe
 from kcframe.run_dir import RESULT, RunDir
@@ -59,11 +58,7 @@ def bench_step(rounds: int, steps: int, json_file: str | None) -> None:
         "rows": rows,
     }
     console.print(_table(found))
-    if json_file is not None:
-        try:
-            Path(json_file).write_text(json.dumps(found, indent=1) + "\n")
-        except OSError as error:
-            raise RunDirError(f"--json {json_file}: cannot be written: {error.strerror}") from None
+    write_json(found, json_file)
 
 
 def _recipe(steps: int) -> Recipe:

@@ -1,0 +1,1 @@
+"""`kcframe bench`: what things cost, measured here, the compared ways taking turns."""

@@ -1,0 +1,101 @@
+"""`kcframe bench data`: pictures a second from a recipe's source, by number of loading processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kcframe.assemble import build_source
+from kcframe.commands.bench.figures import spread, write_json
+from kcframe.engine.batches import Plan, load_batches
+from kcframe.engine.sampler import Sampler
+from kcframe.recipe.load import load_recipe
+from kcframe.recipe.schema import Recipe
+from kcframe.registry import installed
+
+
+def bench_data(
+    source: str,
+    overrides: Sequence[str],
+    workers: Sequence[int],
+    batches: int,
+    rounds: int,
+    ray_data: bool,
+    json_file: str | None,
+) -> None:
+    """Load training batches, augmented as a student would see them, each way in its turn.
+
+    As many batches again as the measured ones come before them, unmeasured.
+    """
+    recipe = load_recipe(source, installed(), overrides)
+    images = build_source(recipe).split("train")
+    train = next(iter(recipe.arms.values())).train
+    sampler = Sampler(torch.arange(len(images)), train.batch_size, recipe.seed)
+    plan = Plan(images, images.labels, sampler, recipe.seed)
+    ways: dict[str, Any] = {_name(n): lambda steps, n=n: load_batches(plan, steps, n) for n in workers}
+    if ray_data:
+        from kcframe.backends.ray.data import connect_and_load
+
+        for n in workers:
+            if n:
+                ways[f"Ray Data, {n}"] = lambda steps, n=n: connect_and_load(recipe, steps, n)
+    rows: list[dict[str, Any]] = []
+    console = Console()
+    for number in range(rounds):
+        for way, load in ways.items():
+            # Other pictures each round: nothing is in a cache that an epoch would not find there.
+            first = number * 2 * batches
+            row = _timed(load(range(first, first + 2 * batches)), batches)
+            rows.append({"way": way, "round": number, **row})
+    speeds = {way: [row["images_per_second"] for row in rows if row["way"] == way] for way in ways}
+    base = next(iter(speeds))
+    found = {
+        "recipe": recipe.name,
+        "source": recipe.data.name,
+        "batch_size": train.batch_size,
+        "images_per_second": {way: median(values) for way, values in speeds.items()},
+        "over_first": {
+            way: [a / b for a, b in zip(values, speeds[base], strict=True)] for way, values in speeds.items()
+        },
+        "rows": rows,
+    }
+    console.print(_table(found, speeds, recipe, rows))
+    write_json(found, json_file)
+
+
+def _name(processes: int) -> str:
+    if processes == 0:
+        return "this process"
+    return f"DataLoader, {processes}"
+
+
+def _timed(loaded: Iterator[Any], warm_up: int) -> dict[str, float]:
+    """The first batch carries the start of processes, the next ones were read ahead meanwhile."""
+    began = time.perf_counter()
+    next(loaded)
+    start = time.perf_counter() - began
+    for _ in range(warm_up - 1):
+        next(loaded)
+    images = 0
+    began = time.perf_counter()
+    for batch in loaded:
+        images += len(batch.images)
+    return {"images_per_second": images / (time.perf_counter() - began), "first_batch_seconds": start}
+
+
+def _table(found: dict[str, Any], speeds: dict[str, list[float]], recipe: Recipe, rows: list) -> Table:
+    title = f"pictures of {recipe.data.name}, batches of {found['batch_size']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("loaded by", "images/s", f"over {next(iter(speeds))}", "first batch"):
+        table.add_column(column, justify="left" if column == "loaded by" else "right")
+    for way, values in speeds.items():
+        first = median(row["first_batch_seconds"] for row in rows if row["way"] == way)
+        table.add_row(way, spread(values, 0), spread(found["over_first"][way], 2), f"{first:.1f} s")
+    return table

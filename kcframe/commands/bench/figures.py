@@ -1,0 +1,26 @@
+"""What the benchmarks share: spreads as text, and files for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kcframe.errors import RunDirError
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """'1.042 (1.031–1.060)': median, lowest, highest."""
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def write_json(found: dict[str, Any], json_file: str | None) -> None:
+    """Write the figures, if a file was asked for. RunDirError if that cannot be."""
+    if json_file is None:
+        return
+    try:
+        Path(json_file).write_text(json.dumps(found, indent=1) + "\n")
+    except OSError as error:
+        raise RunDirError(f"--json {json_file}: cannot be written: {error.strerror}") from None
