@@ -7,13 +7,27 @@ B x max N_v, and objectives and pacing are written as plain PyTorch on one block
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kcframe.engine.model import Head
+from kcframe.engine.progress import tally
+from kcframe.errors import PluginError
+from kcframe.interfaces.component import label
 from kcframe.interfaces.objective import BlockTargets, Objective
+from kcframe.interfaces.pacing import Pacing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """terms: by name, float32 [M], divided by the batch size, before any weight. tallies: float32 [M, 4],
+    `engine.progress.tally` of each vertical; None if the pacing does not ask for accuracies."""
+
+    terms: dict[str, Tensor]
+    tallies: Tensor | None
 
 
 def backward_by_block(
@@ -21,34 +35,48 @@ def backward_by_block(
     objective: Objective,
     features: Tensor,
     targets: Callable[[int], BlockTargets],
-    weights: Tensor | None,
+    weights: Tensor | Mapping[str, Tensor] | None,
     batch_size: int,
-) -> dict[str, Tensor]:
+) -> Outcome:
     """Run the head on features [B, D] and back-propagate the loss of eq. 2 (or the objective's own).
 
-    targets: vertical -> its BlockTargets. weights: float [M], or None for all 1. batch_size: what the
+    targets: vertical -> its BlockTargets. weights: what the pacing's `weights` gave. batch_size: what the
     sum is divided by, the images of all workers together.
     Gradients are added to the head's parameters and, through `features`, to the backbone's.
-    Returns each named term as float32 [M], divided by batch_size, before the weights.
     """
     shared = head.shared(features)
     # A float32 leaf, so that M blocks' gradients are not added up in a short format under autocast.
     leaf = _full(shared.detach()).requires_grad_(shared.requires_grad)
     num_verticals = len(head.sizes)
     terms: dict[str, Tensor] = {}
+    tallies = []
     for vertical in range(num_verticals):
         logits = _full(head.block(vertical, leaf))
-        named = objective(logits, targets(vertical))
-        loss = torch.stack(list(named.values())).sum() / batch_size
-        if weights is not None:
-            loss = loss * weights[vertical]
-        loss.backward()
-        for name, value in named.items():
+        asked = targets(vertical)
+        named = objective(logits, asked)
+        shares = head.pacing.image_weights(logits.detach(), asked)
+        loss = logits.new_zeros(())
+        for name, term in named.items():
+            weighed = term if shares is None else _weighed(term, shares, objective, head.pacing)
+            weight = weights.get(name) if isinstance(weights, Mapping) else weights
+            loss = loss + weighed.sum() * (1.0 if weight is None else weight[vertical])
             row = terms.setdefault(name, torch.zeros(num_verticals, device=features.device))
-            row[vertical] = value.detach() / batch_size
+            row[vertical] = term.detach().sum() / batch_size
+        (loss / batch_size).backward()
+        if head.pacing.uses_accuracy:
+            tallies.append(tally(logits.detach(), asked))
     if leaf.grad is not None:
         shared.backward(leaf.grad.to(shared.dtype))
-    return terms
+    return Outcome(terms, torch.stack(tallies) if tallies else None)
+
+
+def _weighed(term: Tensor, shares: Tensor, objective: Objective, pacing: Pacing) -> Tensor:
+    if term.dim() == 0:
+        raise PluginError(
+            f"{label(pacing)} weighs images, but {label(objective)} sums its terms over them: "
+            "they would have to be [B]"
+        )
+    return term * shares
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Router:
         self,
         teachers: Sequence[Teacher],
         num_classes: int,
-        soften: Callable[[Tensor], Tensor],
+        soften: Callable[..., Tensor],
         num_kept: int | None,
         device: torch.device,
     ):
@@ -50,9 +50,11 @@ class Router:
         return asked > 0
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, labels: Labels, temperature_scale: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """images: float [B, C, H, W] in 0..1 on the device -> z* as (rows int64, classes int64, values
-        float32), sorted by row and class, each pair once."""
+        float32), sorted by row and class, each pair once. temperature_scale: [N], or None for all 1."""
         asked = self.assign(labels)
         self.images_routed += len(labels)
         rows, classes, values = [], [], []
@@ -62,7 +64,8 @@ class Router:
                 continue
             self.teacher_images += len(own)
             own = own.to(self.device)
-            said = self.soften(teacher(images[own]).float())
+            scale = () if temperature_scale is None else (temperature_scale[teacher.label_map],)
+            said = self.soften(teacher(images[own]).float(), *scale)
             kept = self.num_kept
             if kept is not None and kept < said.shape[1]:
                 said, which = said.topk(kept, dim=1)

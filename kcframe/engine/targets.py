@@ -18,6 +18,14 @@ class SlotIndex:
         self.class_slots = torch.from_numpy(taxonomy.class_slots).to(device)
         self.first = torch.from_numpy(taxonomy.class_slot_offsets).to(device)
         self.one_each = taxonomy.num_slots == taxonomy.num_classes
+        verticals = torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes))
+        self.slot_verticals = verticals.to(device)
+
+    def by_class(self, values: Tensor) -> Tensor:
+        """float [M], a value a vertical -> [N], a value a class: the largest of its verticals'."""
+        found = torch.full((len(self.first) - 1,), -torch.inf, device=values.device, dtype=values.dtype)
+        owners = torch.repeat_interleave(torch.arange(len(found), device=values.device), self.first.diff())
+        return found.scatter_reduce_(0, owners, values[self.slot_verticals[self.class_slots]], "amax")
 
     def spread(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(row, class, value) triples -> (row, slot, value) triples sorted by slot.
@@ -56,6 +64,9 @@ class SlotTargets:
         return SparseTargets(self.rows[part], columns, self.values[part], shape)
 
 
-def block_targets(hard: SlotTargets, soft: SlotTargets | None, vertical: int) -> BlockTargets:
-    """Both kinds of targets of one vertical."""
-    return BlockTargets(vertical, hard.block(vertical), soft.block(vertical) if soft else None)
+def block_targets(
+    hard: SlotTargets, soft: SlotTargets | None, vertical: int, temperatures: Tensor | None = None
+) -> BlockTargets:
+    """Both kinds of targets of one vertical. temperatures: float [M], the pacing's; None: all 1."""
+    scale = 1.0 if temperatures is None else temperatures[vertical]
+    return BlockTargets(vertical, hard.block(vertical), soft.block(vertical) if soft else None, scale)

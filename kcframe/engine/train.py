@@ -20,6 +20,7 @@ from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
 from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from kcframe.engine.progress import Smoothed
 from kcframe.engine.routing import Router
 from kcframe.engine.sampler import Sampler
 from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
@@ -33,8 +34,6 @@ from kcframe.interfaces.pacing import Progress
 from kcframe.recipe.schema import Train
 from kcframe.run_dir import CHECKPOINT, RunDir
 from kcframe.taxonomy import Taxonomy
-
-SMOOTHING = 0.98  # of a vertical's loss, as Progress shows it
 
 
 class Listener(Protocol):
@@ -104,7 +103,7 @@ class Trainer:
             )
         self.num_steps = self.sampler.batches_per_epoch * job.train.epochs
         self.step = 0
-        self.smoothed = torch.full((job.taxonomy.num_verticals,), math.nan)
+        self.smoothed = Smoothed(job.taxonomy.num_verticals)
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
         self.throughput = Throughput()
 
@@ -188,29 +187,29 @@ class Trainer:
         hard = SlotTargets(self.index, len(labels), rows, classes, ones)
         soft = None
         with self._autocast():
+            pacing, progress = self.student.head.pacing, self.progress()
+            weights, temperatures = pacing.weights(progress), pacing.temperatures(progress)
             if job.router is not None:
-                soft = SlotTargets(self.index, len(labels), *job.router(images, labels))
-            weights = self.student.head.pacing.weights(self.progress())
+                scale = None if temperatures is None else self.index.by_class(temperatures)
+                soft = SlotTargets(self.index, len(labels), *job.router(images, labels, scale))
             self.optimizer.zero_grad(set_to_none=True)
             set_learning_rate(self.optimizer, learning_rate_at(job.train, self.step, self.num_steps))
-            terms = backward_by_block(
+            outcome = backward_by_block(
                 self.student.head,
                 self.objective,
                 self.student.features(images),
-                lambda vertical: block_targets(hard, soft, vertical),
+                lambda vertical: block_targets(hard, soft, vertical, temperatures),
                 weights,
                 batch.whole,
             )
         # Each worker divided by the whole batch, so the sum is the whole batch's mean.
         world.sum(p.grad for p in self.student.parameters() if p.grad is not None)
+        terms = outcome.terms
         world.sum(terms.values())
         clip_gradients(self.student, job.train.clip_gradient_norm)
         self.optimizer.step()
         self.step += 1
-        now = torch.stack([term.cpu() for term in terms.values()]).sum(0)
-        self.smoothed = torch.where(
-            self.smoothed.isnan(), now, SMOOTHING * self.smoothed + (1 - SMOOTHING) * now
-        )
+        self.smoothed.add(torch.stack(list(terms.values())).sum(0), outcome.tallies, world)
         return terms
 
     def _autocast(self):
@@ -221,16 +220,28 @@ class Trainer:
     def progress(self) -> Progress:
         """Where training stands, for pacing."""
         epoch = self.step / self.sampler.batches_per_epoch
-        return Progress(self.step, self.num_steps, epoch, self.job.train.epochs, self.smoothed.clone())
+        smoothed, told = self.smoothed, self.student.head.pacing.uses_accuracy
+        return Progress(
+            self.step,
+            self.num_steps,
+            epoch,
+            self.job.train.epochs,
+            smoothed.loss.clone(),
+            smoothed.accuracy if told else None,
+            smoothed.teacher_accuracy if told else None,
+        )
 
     def _readings(self, terms: dict[str, Tensor], loss: float) -> dict[str, Any]:
-        paced = self.student.head.pacing.readings()
+        pacing, smoothed = self.student.head.pacing, self.smoothed
+        paced = dict(pacing.readings())
+        if pacing.uses_accuracy:
+            paced |= {"accuracy": smoothed.accuracy, "teacher_accuracy": smoothed.teacher_accuracy}
         return {
             "loss": loss,
             "terms": {name: float(term.sum()) for name, term in terms.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "vertical_loss": [round(value, 6) for value in self.smoothed.tolist()],
-            **{name: [round(v, 6) for v in values.tolist()] for name, values in paced.items()},
+            "vertical_loss": _plain(smoothed.loss),
+            **{name: _plain(values) for name, values in paced.items()},
         }
 
     def _diverged(self, terms: dict[str, Tensor]) -> None:
@@ -255,7 +266,7 @@ class Trainer:
             "model": self.student.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "smoothed": self.smoothed,
+            "smoothed": self.smoothed.state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if self.world.device.type == "cuda" else None,
             "routed": [router.images_routed, router.teacher_images] if router else None,
@@ -268,9 +279,15 @@ class Trainer:
         self.student.load_state_dict(saved["model"])
         self.objective.load_state_dict(saved["objective"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.smoothed = saved["step"], saved["smoothed"]
+        self.step = saved["step"]
+        self.smoothed.restore(saved["smoothed"])
         torch.set_rng_state(saved["random"])
         if saved["random_cuda"] is not None and self.world.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_cuda"])
         if self.job.router is not None and saved["routed"]:
             self.job.router.images_routed, self.job.router.teacher_images = saved["routed"]
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    # JSON has no nan: a vertical without any reading yet has none.
+    return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]

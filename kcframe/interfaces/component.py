@@ -12,6 +12,11 @@ from importlib import import_module
 from kcframe.interfaces.options import PluginOptions
 
 
+def label(plugin: object) -> str:
+    """What to call a plugin's object in messages: kind, name, distribution and the recipe's line."""
+    return getattr(plugin, "provenance", None) or type(plugin).__name__
+
+
 @dataclass(frozen=True)
 class Lazy:
     """A plugin that is imported when it is first built.

@@ -36,12 +36,14 @@ class BlockTargets:
     """What the B images of a batch should be in one vertical's N_v classes.
 
     hard: 1 for each label. soft: the teachers' probabilities (eq. 2's z*), or None where no teacher is
-    asked. Everything not listed is 0: a negative, not a gap.
+    asked. Everything not listed is 0: a negative, not a gap. temperature_scale: what the pacing multiplies
+    this vertical's temperature by, a number or a tensor of one.
     """
 
     vertical: int
     hard: SparseTargets
     soft: SparseTargets | None
+    temperature_scale: Tensor | float = 1.0
 
 
 class Objective(nn.Module, ABC):
@@ -51,7 +53,7 @@ class Objective(nn.Module, ABC):
         name = "mine"
         uses_teachers = True
         def forward(self, logits, targets):
-            return {"soft": ((logits.sigmoid() - targets.soft.dense()) ** 2).sum()}
+            return {"soft": ((logits.sigmoid() - targets.soft.dense()) ** 2).sum(1)}
     """
 
     name: ClassVar[str]
@@ -67,13 +69,17 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.options = options
 
-    def soften(self, teacher_logits: Tensor) -> Tensor:
-        """A teacher's logits [b, its classes] -> the probabilities kept as soft targets."""
-        return teacher_logits.sigmoid()
+    def soften(self, teacher_logits: Tensor, temperature_scale: Tensor | float = 1.0) -> Tensor:
+        """A teacher's logits [b, C] -> the probabilities kept as soft targets.
+
+        temperature_scale: what the pacing multiplies the temperature by, [C] or a number.
+        """
+        return (teacher_logits / temperature_scale).sigmoid()
 
     @abstractmethod
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
-        """Paced logits [B, N_v] -> named terms, each a scalar summed over the block's images and classes.
+        """Paced logits [B, N_v] -> named terms, each [B]: an image's loss, summed over the block's classes.
 
-        The engine divides by the batch size, applies the pacing's weight and adds up the terms.
+        A term may also be a scalar, summed over images too; then no pacing can weigh images. The engine
+        divides by the batch size, applies the pacing's weights and adds up the terms.
         """

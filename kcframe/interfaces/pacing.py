@@ -1,19 +1,21 @@
 """The interface of pacing: how fast each vertical learns.
 
 Pacing here is Knowledge Concentration's (eq. 4): a module on a vertical's logits, a weight a vertical
-computed from the progress of training, or both. (Curriculum learning's "pacing function", how many
+computed from the progress of training (for all terms of the loss, or for each), a weight an image, a
+temperature a vertical, or all of them. (Curriculum learning's "pacing function", how many
 examples are shown when, is something else.)
 """
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kcframe.interfaces.objective import BlockTargets
 from kcframe.interfaces.options import PluginOptions
 
 
@@ -24,6 +26,9 @@ class Progress:
     step: steps finished, of num_steps. epoch: epochs finished (a fraction), of num_epochs.
     loss: float32 [M], each vertical's loss an image, smoothed over steps (exponential, 0.98);
     nan before the first step.
+    accuracy, teacher_accuracy: float32 [M], 0..1, smoothed likewise: of the training images with a label in
+    the vertical, the share whose first class there is a label, for the student and for its teachers; nan
+    before a vertical's first image. None unless the pacing sets `uses_accuracy`.
     """
 
     step: int
@@ -31,6 +36,8 @@ class Progress:
     epoch: float
     num_epochs: int
     loss: Tensor
+    accuracy: Tensor | None = None
+    teacher_accuracy: Tensor | None = None
 
 
 class Pacing(nn.Module, ABC):
@@ -48,6 +55,9 @@ class Pacing(nn.Module, ABC):
     learning_rate_scale: float = 1.0
     """The learning rate of the pacing's own parameters, times the recipe's. They have no weight decay."""
 
+    uses_accuracy: bool = False
+    """True asks the engine to fill `Progress.accuracy` and `.teacher_accuracy`, at a small cost a step."""
+
     def __init__(self, options: PluginOptions, sizes: Sequence[int], num_classes: int):
         """sizes: (N_1, …, N_M). num_classes: N."""
         super().__init__()
@@ -62,8 +72,23 @@ class Pacing(nn.Module, ABC):
         """One vertical's logits [B, N_v] -> paced logits [B, N_v]. Default: unchanged."""
         return logits
 
-    def weights(self, progress: Progress) -> Tensor | None:
-        """float [M]: each vertical's share in the loss of the coming step. None: all 1."""
+    def weights(self, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
+        """float [M]: each vertical's share in the loss of the coming step. None: all 1.
+
+        A mapping gives the objective's terms weights of their own: {"soft": [M], "hard": [M]}; a term that
+        is not in it keeps 1.
+        """
+        return None
+
+    def temperatures(self, progress: Progress) -> Tensor | None:
+        """float [M]: what the objective's temperature is multiplied by, in the coming step. None: all 1."""
+        return None
+
+    def image_weights(self, logits: Tensor, targets: BlockTargets) -> Tensor | None:
+        """float [B]: each image's share in one vertical's loss. None: all 1.
+
+        logits: paced, [B, N_v], detached. Needs an objective whose terms are [B].
+        """
         return None
 
     def readings(self) -> dict[str, Tensor]:

@@ -38,12 +38,17 @@ def sweep_table(trials: Sequence[Row]) -> Table:
     short = [field.rsplit(".", 1)[-1] for field in fields]
     shown = short if len(set(short)) == len(short) else fields
     for heading in ("trial", "mpvap", "epochs", *shown, ""):
-        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", overflow="fold")
+        left = heading in ("trial", "")
+        # Long names break where their words do.
+        words = heading.split("_")
+        longest = max(map(len, words))
+        justify = "left" if left else "right"
+        table.add_column(" ".join(words), justify=justify, no_wrap=left, min_width=longest)
     for trial in ranked(trials)[:SHOWN]:
         mpvap = "-" if trial["mpvap"] is None else f"{trial['mpvap']:.1f}"
         values = [_text(trial["values"][field]) for field in fields]
         state = "" if trial["state"] == "finished" else trial["state"]
-        table.add_row(trial["name"], mpvap, str(trial["epochs"]), *values, state)
+        table.add_row(trial["name"].rpartition("_")[2], mpvap, str(trial["epochs"]), *values, state)
     return table
 
 

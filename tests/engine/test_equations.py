@@ -128,7 +128,7 @@ def compare(sizes, name, variant, temperature, hard_weight, batch, density, over
     soft_slots, hard_slots = SlotTargets(index, batch, *soft), SlotTargets(index, batch, *hard)
     objective = TopKBce(TopKBceOptions(k=3, temperature=temperature, hard_weight=hard_weight))
     features = torch.randn(batch, 6, dtype=torch.float64, requires_grad=True)
-    terms = backward_by_block(
+    outcome = backward_by_block(
         head, objective, features, lambda v: block_targets(hard_slots, soft_slots, v), None, batch
     )
     found = {n: p.grad.clone() for n, p in head.named_parameters() if p.grad is not None}
@@ -142,7 +142,7 @@ def compare(sizes, name, variant, temperature, hard_weight, batch, density, over
         loss = loss + hard_weight * dense_cross_entropy(y, to_slots(taxonomy, batch, *hard))
     loss.backward()
     torch.testing.assert_close(
-        sum(float(t.sum()) for t in terms.values()), float(loss.detach()), rtol=1e-6, atol=1e-6
+        sum(float(t.sum()) for t in outcome.terms.values()), float(loss.detach()), rtol=1e-6, atol=1e-6
     )
     expected = {n: p.grad for n, p in head.named_parameters() if p.grad is not None}
     expected["features"] = again.grad
@@ -182,7 +182,7 @@ def test_equation_1_is_the_hard_objective():
     taxonomy = taxonomy_of((4,), False)
     rows, classes = z.nonzero().T
     hard = SlotTargets(SlotIndex(taxonomy, y.device), 3, rows, classes, torch.ones(len(rows)).double())
-    found = HardBce(PluginOptions())(y, block_targets(hard, None, 0))["hard"] / 3
+    found = HardBce(PluginOptions())(y, block_targets(hard, None, 0))["hard"].sum() / 3
     torch.testing.assert_close(found, dense_cross_entropy(y, z))
 
 

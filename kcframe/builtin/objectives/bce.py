@@ -18,10 +18,10 @@ from kcframe.interfaces.options import PluginOptions
 
 
 def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
-    """Sigmoid cross-entropy summed over [B, N_v]; a scalar."""
-    listed = logits[targets.rows, targets.columns]
+    """Sigmoid cross-entropy of logits [B, N_v], summed over the classes: [B]."""
+    listed = targets.values * logits[targets.rows, targets.columns]
     # torch's default threshold of 20 is off by 2e-9 there, more than float64's exactness.
-    return F.softplus(logits, threshold=40).sum() - (targets.values * listed).sum()
+    return F.softplus(logits, threshold=40).sum(1).index_add(0, targets.rows, listed, alpha=-1)
 
 
 class HardBce(Objective):
@@ -48,11 +48,12 @@ class TopKBce(Objective):
         super().__init__(options)
         self.num_kept = options.k
 
-    def soften(self, teacher_logits: Tensor) -> Tensor:
-        return (teacher_logits / self.options.temperature).sigmoid()
+    def soften(self, teacher_logits: Tensor, temperature_scale: Tensor | float = 1.0) -> Tensor:
+        return (teacher_logits / (self.options.temperature * temperature_scale)).sigmoid()
 
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
-        terms = {"soft": sparse_bce(logits / self.options.temperature, targets.soft)}
+        temperature = self.options.temperature * targets.temperature_scale
+        terms = {"soft": sparse_bce(logits / temperature, targets.soft)}
         if self.options.hard_weight:
             terms["hard"] = self.options.hard_weight * sparse_bce(logits, targets.hard)
         return terms
