@@ -15,6 +15,7 @@ from kcframe.engine.model import Direct, Head, Student
 from kcframe.errors import DataError, KcframeError, PluginError
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.callback import Callback
+from kcframe.interfaces.component import label
 from kcframe.interfaces.data import DataSource
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.options import PluginOptions
@@ -30,30 +31,32 @@ from kcframe.taxonomy import Taxonomy
 def construct(kind: str, ref: PluginRef, *arguments: Any) -> Any:
     """Build a plugin: its class, given its checked options and `arguments`.
 
-    What its constructor raises becomes a PluginError that names the plugin and its distribution.
+    What its constructor raises becomes a PluginError that names the plugin, its distribution and the
+    recipe's line.
     """
     component = installed().get(kind, ref.name)
     plugin = component.load()
     options = component.options.model_validate(ref.options)
+    provenance = f"{ref.line}: {component}" if ref.line else str(component)
     try:
-        return plugin(options, *arguments)
+        built = plugin(options, *arguments)
     except KcframeError:
         raise
     except Exception as error:  # a stranger's code: anything may come
-        raise PluginError(
-            f"{kind} '{ref.name}' of {component.distribution} {component.version} cannot be built: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"{provenance} cannot be built: {type(error).__name__}: {error}") from error
+    built.provenance = provenance
+    return built
 
 
 @lru_cache(maxsize=2)
-def _source(ref_json: str) -> DataSource:
-    return construct("data", PluginRef.model_validate_json(ref_json))
+def _source(ref_json: str, line: str) -> DataSource:
+    ref = PluginRef.model_validate_json(ref_json)
+    return construct("data", ref.model_copy(update={"line": line}))
 
 
 def build_source(recipe: Recipe) -> DataSource:
     """The data source; kept, since stages that follow each other in a process share it."""
-    return _source(recipe.data.model_dump_json())
+    return _source(recipe.data.model_dump_json(), recipe.data.line)
 
 
 def build_backbone(ref: PluginRef, channels: int, image_size: int) -> Backbone:
@@ -86,7 +89,7 @@ def build_student(spec: StudentSpec, channels: int, image_size: int, taxonomy: T
             init_bias=spec.classifier.init_bias,
         )
     except ValueError as error:
-        raise PluginError(f"pacing '{spec.pacing.name}' cannot start this head: {error}") from error
+        raise PluginError(f"{label(pacing)} cannot start this head: {error}") from error
     return Student(backbone, head)
 
 
@@ -94,9 +97,9 @@ def build_objective(ref: PluginRef) -> Objective:
     return construct("objective", ref)
 
 
-def build_callbacks(recipe: Recipe) -> dict[str, Callback]:
-    """A stage's callbacks, by what to call them in messages."""
-    return {f"callback '{ref.name}'": construct("callback", ref) for ref in recipe.callbacks}
+def build_callbacks(recipe: Recipe) -> list[Callback]:
+    """A stage's callbacks."""
+    return [construct("callback", ref) for ref in recipe.callbacks]
 
 
 def teacher_sources(spec: StudentSpec) -> list[TeacherSource]:
@@ -119,7 +122,23 @@ def build_teachers(
         specialist_files={v: run_dir.path(f"{specialist_folder(v)}/{WEIGHTS}") for v in names},
         load_specialist=load_specialist,
     )
-    return [teacher for each in teacher_sources(spec) for teacher in each.teachers(context)]
+    found = []
+    for each in teacher_sources(spec):
+        for teacher in each.teachers(context):
+            teacher.provenance = f"{label(each)}: teacher '{teacher.name}'"
+            check_label_map(teacher, source.taxonomy.num_classes)
+            found.append(teacher)
+    return found
+
+
+def check_label_map(teacher: Teacher, num_classes: int) -> None:
+    """PluginError if a teacher names a class that there is not."""
+    wrong = teacher.label_map[(teacher.label_map < 0) | (teacher.label_map >= num_classes)]
+    if len(wrong):
+        raise PluginError(
+            f"{label(teacher)}: its label map names class {int(wrong.max())}, the taxonomy has 0 to "
+            f"{num_classes - 1}"
+        )
 
 
 def read_file(url: str) -> bytes:

@@ -47,6 +47,9 @@ class Component:
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
+
     def load(self) -> type:
         """The plugin's class, imported now if it was not. Raises PluginError if that fails."""
         if not isinstance(self.provided, Lazy):
@@ -54,9 +57,7 @@ class Component:
         try:
             return self.provided.load()
         except (ImportError, AttributeError) as error:
-            raise PluginError(
-                f"{self.kind} '{self.name}' of {self.distribution} {self.version} cannot be imported: {error}"
-            ) from error
+            raise PluginError(f"{self} cannot be imported: {error}") from error
 
 
 class Registry:

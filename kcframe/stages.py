@@ -112,7 +112,7 @@ def run_stage(
         else _arm(stage, recipe, source, run_dir, world)
     )
     # One process of a worker group is enough to tell.
-    callbacks = Callbacks({} if world.rank else build_callbacks(recipe), listener.say)
+    callbacks = Callbacks(() if world.rank else build_callbacks(recipe), listener.say)
     trainer = Trainer(
         work.job, run_dir, world, listener, should_stop, recipe.execution.loader_workers, callbacks
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,8 @@ def cluster():
     patch = pytest.MonkeyPatch()
     for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}.items():
         patch.setenv(name, value)
+    # A submitted job calls `python`: this one, also where its environment is not activated.
+    patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     context = ray.init(
         "local",  # not another cluster that happens to run on this machine
         num_cpus=4,

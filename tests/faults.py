@@ -80,6 +80,7 @@ class Trial:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="what to kill in turn; default: all")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -91,7 +92,8 @@ def main() -> None:
         undisturbed = Path(folder) / "undisturbed"
         start(recipe, undisturbed, machines).wait(PATIENCE)
         for number in range(asked.kills):
-            kind = KINDS[number % len(KINDS)]
+            kinds = asked.kinds.split(",")
+            kind = kinds[number % len(kinds)]
             at_step = chance.randrange(10, NUM_STEPS - 30)
             trials.append(
                 one_trial(kind, at_step, recipe, Path(folder) / str(number), undisturbed, machines, chance)
@@ -131,6 +133,11 @@ class Machines:
     def __exit__(self, *error: object) -> None:
         self.cluster.shutdown()
 
+    def workers(self) -> list[int]:
+        """Process ids of the worker group: this cluster's, others may run on this machine."""
+        raylets = {node.all_processes["raylet"][0].process.pid for node in self.others}
+        return [process for process in train_workers() if parent_of(process) in raylets]
+
     def kill_node_of(self, worker: int) -> None:
         """Kill the raylet that is the worker's parent, and start another machine in its place."""
         raylet = parent_of(worker)
@@ -159,7 +166,7 @@ def one_trial(
     time.sleep(chance.uniform(0, 0.3))
     kept = specialist_times(run_dir)
     if kind in ("worker", "node"):
-        worker = workers()[0]
+        worker = machines.workers()[0]
         if kind == "worker":
             os.kill(worker, signal.SIGKILL)
         else:
@@ -171,6 +178,8 @@ def one_trial(
             raise RuntimeError(f"stopped by SIGTERM, `kcframe run` ended with {code} instead of 130")
         process = start(recipe, run_dir, machines)
     ended = process.wait(PATIENCE) == 0 and (run_dir / "results.json").exists()
+    if not ended:
+        print(log_of(run_dir).read_text()[-5000:], file=sys.stderr)
     steps = steps_of(run_dir)
     return Trial(
         kind,
@@ -185,10 +194,15 @@ def one_trial(
 
 def start(recipe: Path, run_dir: Path, machines: Machines) -> subprocess.Popen:
     command = [sys.executable, "-m", "kcframe", "run", recipe, "--run-dir", run_dir]
-    log = (run_dir.parent / f"{run_dir.name}.log").open("a")
+    log = log_of(run_dir).open("a")
     return subprocess.Popen(
         [*map(str, command), "--address", machines.address], stdout=log, stderr=subprocess.STDOUT
     )
+
+
+def log_of(run_dir: Path) -> Path:
+    """What `kcframe run` has printed."""
+    return run_dir.parent / f"{run_dir.name}.log"
 
 
 def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen) -> int:
@@ -199,8 +213,8 @@ def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen) -> int:
         if steps and steps[-1] >= step:
             return steps[-1]
         if process.poll() is not None:
-            log = (run_dir.parent / f"{run_dir.name}.log").read_text()
-            raise RuntimeError(f"the run ended by itself before step {step}:\n{log[-3000:]}")
+            said = log_of(run_dir).read_text()[-3000:]
+            raise RuntimeError(f"the run ended by itself before step {step}:\n{said}")
         time.sleep(0.05)
     raise RuntimeError(f"no step {step} within {PATIENCE:.0f} s")
 
@@ -222,8 +236,8 @@ def specialist_times(run_dir: Path) -> list[int]:
     return [file.stat().st_mtime_ns for file in sorted(run_dir.glob("specialists/*/result.json"))]
 
 
-def workers() -> list[int]:
-    """Process ids of the worker group."""
+def train_workers() -> list[int]:
+    """Process ids of all Ray Train workers on this machine."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kcframe.engine.boundary import ask, shaped
 from kcframe.engine.model import Head
 from kcframe.engine.progress import tally
 from kcframe.errors import PluginError
@@ -53,8 +54,10 @@ def backward_by_block(
     for vertical in range(num_verticals):
         logits = _full(head.block(vertical, leaf))
         asked = targets(vertical)
-        named = objective(logits, asked)
-        shares = head.pacing.image_weights(logits.detach(), asked)
+        named = _terms(objective, logits, asked)
+        shares = ask(head.pacing, "image_weights", logits.detach(), asked)
+        if shares is not None:
+            shaped(head.pacing, "image_weights", (len(logits),), shares)
         loss = logits.new_zeros(())
         for name, term in named.items():
             weighed = term if shares is None else _weighed(term, shares, objective, head.pacing)
@@ -68,6 +71,16 @@ def backward_by_block(
     if leaf.grad is not None:
         shared.backward(leaf.grad.to(shared.dtype))
     return Outcome(terms, torch.stack(tallies) if tallies else None)
+
+
+def _terms(objective: Objective, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+    named = ask(objective, "forward", logits, targets)
+    if not isinstance(named, dict) or not named:
+        raise PluginError(f"{label(objective)}: forward() gave a {type(named).__name__}, not named terms")
+    for name, term in named.items():
+        scalar = isinstance(term, Tensor) and term.dim() == 0
+        shaped(objective, f"the term '{name}' of forward", () if scalar else (len(logits),), term)
+    return named
 
 
 def _weighed(term: Tensor, shares: Tensor, objective: Objective, pacing: Pacing) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kcframe.engine.boundary import ask, ask_tensor
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.expander import Expander
 from kcframe.interfaces.options import PluginOptions
@@ -61,12 +62,14 @@ class Head(nn.Module):
 
     def shared(self, features: Tensor) -> Tensor:
         """[B, D] -> what every block starts from [B, D']."""
-        return self.expander.shared(features)
+        return ask(self.expander, "shared", features)
 
     def block(self, vertical: int, shared: Tensor) -> Tensor:
         """[B, D'] -> one vertical's paced logits [B, N_v], the y of eq. 2 and 4."""
-        hidden = self.expander.block(vertical, shared)
-        return self.pacing(self.classifiers[vertical](hidden), vertical)
+        classifier, rows = self.classifiers[vertical], len(shared)
+        hidden = ask_tensor(self.expander, "block", (rows, classifier.in_features), vertical, shared)
+        logits = classifier(hidden)
+        return ask_tensor(self.pacing, "forward", (rows, classifier.out_features), logits, vertical)
 
 
 class Student(nn.Module):
@@ -80,7 +83,8 @@ class Student(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """images: float [B, C, H, W] in 0..1 -> features [B, D]."""
         b = self.backbone
-        return b(prepare_images(images, b.mean, b.std, b.input_size, b.channels))
+        prepared = prepare_images(images, b.mean, b.std, b.input_size, b.channels)
+        return ask_tensor(b, "forward", (len(images), b.num_features), prepared)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, H, W] in 0..1 -> all verticals' logits in slot order [B, S]."""

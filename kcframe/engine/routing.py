@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kcframe.engine.boundary import ask_tensor, finite
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher
+
+CLOSELY = 10  # batches in which a GPU is waited for to see whether what teachers say is finite
 
 
 class Router:
@@ -38,6 +41,7 @@ class Router:
         for column, teacher in enumerate(teachers):
             self.knows[teacher.label_map.cpu(), column] = True
         self.orphan = ~self.knows.any(1)
+        self.calls = 0
         self.images_routed = 0
         """Images seen by this router."""
         self.teacher_images = 0
@@ -57,6 +61,7 @@ class Router:
         float32), sorted by row and class, each pair once. temperature_scale: [N], or None for all 1."""
         asked = self.assign(labels)
         self.images_routed += len(labels)
+        self.calls += 1
         rows, classes, values = [], [], []
         for column, teacher in enumerate(self.teachers):
             own = asked[:, column].nonzero().flatten()
@@ -65,7 +70,10 @@ class Router:
             self.teacher_images += len(own)
             own = own.to(self.device)
             scale = () if temperature_scale is None else (temperature_scale[teacher.label_map],)
-            said = self.soften(teacher(images[own]).float(), *scale)
+            logits = ask_tensor(teacher, "forward", (len(own), len(teacher.label_map)), images[own]).float()
+            if self.device.type == "cpu" or self.calls <= CLOSELY:
+                finite(teacher, "forward", logits)
+            said = self.soften(logits, *scale)
             kept = self.num_kept
             if kept is not None and kept < said.shape[1]:
                 said, which = said.topk(kept, dim=1)

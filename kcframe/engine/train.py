@@ -20,6 +20,7 @@ from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
 from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from kcframe.engine.pace import temperatures_of, weights_of
 from kcframe.engine.progress import Smoothed
 from kcframe.engine.routing import Router
 from kcframe.engine.sampler import Sampler
@@ -87,7 +88,7 @@ class Trainer:
     ):
         """loader_workers: processes that load pictures ahead; 0: none, this one loads them."""
         self.loader_workers = loader_workers
-        self.callbacks = callbacks or Callbacks({}, listener.say)
+        self.callbacks = callbacks or Callbacks((), listener.say)
         self.job, self.run_dir, self.world, self.listener = job, run_dir, world, listener
         self.should_stop = should_stop
         self.student = job.student.to(world.device)
@@ -188,7 +189,7 @@ class Trainer:
         soft = None
         with self._autocast():
             pacing, progress = self.student.head.pacing, self.progress()
-            weights, temperatures = pacing.weights(progress), pacing.temperatures(progress)
+            weights, temperatures = weights_of(pacing, progress), temperatures_of(pacing, progress)
             if job.router is not None:
                 scale = None if temperatures is None else self.index.by_class(temperatures)
                 soft = SlotTargets(self.index, len(labels), *job.router(images, labels, scale))

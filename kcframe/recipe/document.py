@@ -208,14 +208,27 @@ def overlay(under: Document, over: Document, known_options: KnownOptions) -> Doc
         for path, where in under.origins.items()
         if _has(tree, path) and not any(path[:n] in replaced for n in range(len(path)))
     }
-    origins.update(over.origins)
+    origins.update({_in(tree, path): where for path, where in over.origins.items()})
     return Document(tree, origins)
 
 
 def _value(tree: Any, path: Keys) -> Any:
-    for key in path:
+    for key in _in(tree, path):
         tree = tree[key]
     return tree
+
+
+def _in(tree: Any, path: Keys) -> Keys:
+    """A path with numbers where the tree has lists: --set writes all of its keys as text."""
+    found: list[Key] = []
+    for key in path:
+        if isinstance(tree, list):
+            key = int(key)
+            tree = tree[key] if key < len(tree) else None
+        elif isinstance(tree, dict):
+            tree = tree.get(key)
+        found.append(key)
+    return tuple(found)
 
 
 def _has(tree: Any, path: Keys) -> bool:

@@ -133,6 +133,11 @@ class _Checker:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             return value  # the schema says what is wrong
         name, options = value["name"], value.get("options")
+        line, shown = place(path)
+        if "line" in value:
+            where = place((*path, "line"))[0]
+            self.problems.append(f"{where}: {shown}.line: unknown field; known: name, options")
+        value = {**value, "line": f"{line}: {shown}"}
         schema = self.catalog.options_schema(kind, name)
         if schema is None:
             where, shown = place((*path, "name"))
@@ -225,7 +230,7 @@ def _model_at(model: Any, loc: Keys) -> type[BaseModel] | None:
 
 def _fields_at(model: type[BaseModel], loc: Keys) -> list[str]:
     found = _model_at(model, loc)
-    return list(found.model_fields) if found else []
+    return [name for name, field in found.model_fields.items() if not field.exclude] if found else []
 
 
 def _describe(model: type[BaseModel], loc: Keys) -> str:

@@ -23,6 +23,13 @@ class PluginRef(Section):
 
     name: str = Field(description="as `kcframe plugins` lists it")
     options: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
+    line: str = Field("", exclude=True, repr=False)  # where the recipe names it, for errors; never written
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, PluginRef)
+        return same and (self.name, self.options) == (other.name, other.options)
+
+    __hash__ = None
 
 
 class Train(Section):

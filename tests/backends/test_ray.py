@@ -17,7 +17,7 @@ from kcframe.recipe.schema import Execution
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from tests.conftest import Quiet
-from tests.faults import workers
+from tests.faults import train_workers
 
 # Long enough that something can happen in the middle, and no batch statistics: they depend on the split.
 LONG = (
@@ -65,7 +65,7 @@ class Killer(Quiet):
     def step(self, step, num_steps, loss):
         super().step(step, num_steps, loss)
         if self.begun[-1] == "arm student" and self.killed_at is None:
-            os.kill(workers()[-1], signal.SIGKILL)
+            os.kill(train_workers()[-1], signal.SIGKILL)
             self.killed_at = step
 
 

@@ -108,7 +108,10 @@ def test_an_interrupted_stage_says_so_and_where_it_goes_on(tiny, tmp_path):
 
 def test_one_that_fails_is_switched_off_and_the_others_go_on(tiny, tmp_path):
     with_both = start(tiny, tmp_path, "callbacks=[broken, spy]")
-    said = "callback 'broken' is switched off for this stage: step: ConnectionError: the tracker is down"
+    said = (
+        "--set callbacks=[broken, spy]: callbacks.0: callback 'broken' of kcframe-spy 1.0 is "
+        "switched off for this stage: step(): ConnectionError: the tracker is down"
+    )
     assert with_both.said.count(said) == 1
     assert [what for what, _ in Broken.heard[:4]] == ["begin", "evaluated", "step", "begin"]
     assert sum(what == "end" for what, _ in Spy.heard) == 5

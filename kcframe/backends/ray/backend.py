@@ -22,8 +22,10 @@ from ray.exceptions import RayError
 from kcframe.backends.base import Backend, Watcher
 from kcframe.backends.ray.board import Event, start_board
 from kcframe.backends.ray.cluster import (
+    ClusterError,
     check_shared,
     connect,
+    first_line,
     lacking,
     resources_of_worker,
     storage_of_ray,
@@ -55,7 +57,13 @@ class RayBackend(Backend):
             return
         connect(recipe.execution)
         check_shared(run_dir)
-        _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
+        try:
+            _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
+        except RayError as error:
+            raise ClusterError(
+                f"the connection to the cluster was lost ({first_line(error)}); what is saved is kept: give "
+                "the same command again to go on"
+            ) from error
 
 
 class _Run:
@@ -82,10 +90,9 @@ class _Run:
         # Worker groups are waited for in a thread of their own: Ray's fit() blocks, and would take Ctrl-C.
         with ThreadPoolExecutor(1) as pool:
             fits = {pool.submit(self._fit, stage): stage for stage in groups}
-            stopping = False
             while tasks or fits:
-                if not stopping and should_stop():
-                    stopping = True
+                if should_stop():
+                    # Said again and again: a board that started anew has not heard it.
                     ray.get(self.board.ask_to_stop.remote())
                     for future in fits:
                         future.cancel()
@@ -120,7 +127,7 @@ class _Run:
             retry_exceptions=True,
             name=str(stage),
         )
-        return remote.remote(stage, self.recipe.model_dump_json(), self.run_dir.url, self.board)
+        return remote.remote(stage, self.recipe, self.run_dir.url, self.board)
 
     def _fit(self, stage: Stage) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -131,7 +138,7 @@ class _Run:
             run_in_worker_group,
             train_loop_config={
                 "stage": stage,
-                "recipe": self.recipe.model_dump_json(),
+                "recipe": self.recipe,
                 "url": self.run_dir.url,
                 "board": self.board,
             },

@@ -41,9 +41,14 @@ class Board:
 
 
 def start_board() -> ray.actor.ActorHandle:
-    """A board in the driver's own node."""
+    """A board, in the driver's own node if that has room. It starts anew elsewhere if its node is lost: what
+    was posted and not taken yet is lost with it, which costs a line of progress."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    return (
+        ray.remote(Board)
+        .options(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)
+        .remote()
+    )
 
 
 class Reporter:

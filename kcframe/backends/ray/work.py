@@ -17,11 +17,10 @@ from kcframe.run_dir import RunDir
 from kcframe.stages import Stage, run_stage
 
 
-def run_in_task(stage: Stage, recipe: str, url: str, board: ray.actor.ActorHandle) -> None:
-    """A stage with a single worker. recipe: resolved, as JSON. url: of the run directory."""
-    parsed = Recipe.model_validate_json(recipe)
-    world = World(device=choose_device(parsed.execution.device))
-    _guarded(stage, parsed, url, world, board)
+def run_in_task(stage: Stage, recipe: Recipe, url: str, board: ray.actor.ActorHandle) -> None:
+    """A stage with a single worker. url: of the run directory."""
+    world = World(device=choose_device(recipe.execution.device))
+    _guarded(stage, recipe, url, world, board)
 
 
 def run_in_worker_group(config: dict[str, Any]) -> None:
@@ -36,8 +35,7 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
         ray.train.torch.get_device(),
         torch.distributed.all_reduce,
     )
-    recipe = Recipe.model_validate_json(config["recipe"])
-    _guarded(config["stage"], recipe, config["url"], world, config["board"])
+    _guarded(config["stage"], config["recipe"], config["url"], world, config["board"])
 
 
 def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.actor.ActorHandle) -> None:

@@ -1,0 +1,53 @@
+"""Where the engine meets plugins: what they raise and what they return is said in their name."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kcframe.errors import KcframeError, PluginError
+from kcframe.interfaces.component import label
+
+
+def ask(plugin: Any, method: str, *arguments: Any) -> Any:
+    """Call a plugin's method. What it raises becomes a PluginError with its name, file and line."""
+    try:
+        # Modules are called, not their forward: somebody may have hooks on them.
+        return plugin(*arguments) if method == "forward" else getattr(plugin, method)(*arguments)
+    except (KcframeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a stranger's code: anything may come
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise PluginError(
+            f"{label(plugin)}: {method}() failed: {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno})"
+        ) from error
+
+
+def ask_tensor(plugin: Any, method: str, shape: tuple[int, ...], *arguments: Any) -> Tensor:
+    """Call a plugin's method that gives a tensor of `shape`. PluginError if it gives anything else."""
+    return shaped(plugin, method, shape, ask(plugin, method, *arguments))
+
+
+def shaped(plugin: Any, what: str, shape: tuple[int, ...], given: Any) -> Tensor:
+    """`given`, which `what` gave, if it is a floating-point tensor of `shape`; else PluginError."""
+    if isinstance(given, Tensor) and given.shape == shape and given.is_floating_point():
+        return given
+    wanted = f"floats [{', '.join(map(str, shape))}]"
+    raise PluginError(f"{label(plugin)}: {what}() gave {_described(given)}, not {wanted}")
+
+
+def finite(plugin: Any, what: str, given: Tensor) -> Tensor:
+    """`given`, if all of it is finite. On a GPU this waits for it."""
+    if bool(given.isfinite().all()):
+        return given
+    raise PluginError(f"{label(plugin)}: {what}() gave numbers that are not finite")
+
+
+def _described(given: Any) -> str:
+    if isinstance(given, Tensor):
+        return f"{str(given.dtype).removeprefix('torch.')} [{', '.join(map(str, given.shape))}]"
+    return f"a {type(given).__name__}"

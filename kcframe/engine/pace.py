@@ -1,0 +1,39 @@
+"""What a pacing says about the coming step, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from kcframe.engine.boundary import ask, finite, shaped
+from kcframe.errors import PluginError
+from kcframe.interfaces.component import label
+from kcframe.interfaces.pacing import Pacing, Progress
+
+
+def weights_of(pacing: Pacing, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
+    """`Pacing.weights`. PluginError unless they are finite and not negative, one a vertical."""
+    given = ask(pacing, "weights", progress)
+    several = isinstance(given, Mapping)
+    for name, weights in given.items() if several else [(None, given)]:
+        if weights is not None:
+            what = f"the weights of term '{name}' of weights" if several else "weights"
+            _checked(pacing, what, weights)
+            if bool((weights < 0).any()):
+                raise PluginError(f"{label(pacing)}: {what}() gave a negative one")
+    return given
+
+
+def temperatures_of(pacing: Pacing, progress: Progress) -> Tensor | None:
+    """`Pacing.temperatures`. PluginError unless they are finite and above 0, one a vertical."""
+    given = ask(pacing, "temperatures", progress)
+    if given is not None:
+        _checked(pacing, "temperatures", given)
+        if bool((given <= 0).any()):
+            raise PluginError(f"{label(pacing)}: temperatures() gave one that is not above 0")
+    return given
+
+
+def _checked(pacing: Pacing, what: str, given: Tensor) -> None:
+    finite(pacing, what, shaped(pacing, what, (len(pacing.sizes),), given))

@@ -1,0 +1,127 @@
+"""Teacher source `timm`."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from torch import Tensor, nn
+
+from kcframe.errors import DataError, did_you_mean
+from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe_teacher_timm.label_map import Names, place_outputs, read_names
+from kcframe_teacher_timm.log_odds import Columns, FromSoftmaxLogits
+from kcframe_teacher_timm.options import TimmOptions
+from kcframe_teacher_timm.weights import load_into, read_state_dict
+
+
+class Timm(TeacherSource):
+    """One timm model whose weights are in a file. Nothing is ever downloaded from a model hub."""
+
+    name = "timm"
+    Options = TimmOptions
+
+    def teachers(self, context: TeacherContext) -> list[Teacher]:
+        options: TimmOptions = self.options
+        names = options.label_map
+        if isinstance(names, str):
+            names = read_names(names, context.read)
+        about = _about(options.model)
+        state = read_state_dict(context.read(options.weights), options.weights)
+        num_outputs = _num_outputs(state, about, names)
+        columns, classes = place_outputs(names, num_outputs, context.taxonomy, options.weights)
+        channels = options.channels or about["input_size"][0]
+        model = self._model(about, num_outputs, channels)
+        load_into(model.eval(), state, options.weights, options.model)
+        mean, std, input_size = self._pictures(model, channels)
+        _try(model, channels, input_size, options.model)
+        steps: list[nn.Module] = [model]
+        if options.outputs == "softmax-logits":
+            if num_outputs == 1:
+                raise DataError(
+                    f"{options.weights}: a softmax over one output always says 1: set outputs to logits"
+                )
+            steps.append(FromSoftmaxLogits())
+        if columns != list(range(num_outputs)):
+            steps.append(Columns(columns))
+        return [
+            Teacher(
+                options.name or posixpath.splitext(posixpath.basename(options.weights))[0],
+                nn.Sequential(*steps),
+                torch.tensor(classes),
+                channels=channels,
+                mean=mean,
+                std=std,
+                input_size=input_size,
+            )
+        ]
+
+    def _model(self, about: Mapping[str, Any], num_outputs: int, channels: int) -> nn.Module:
+        """The network with random weights, C = num_outputs."""
+        size = self.options.input_size
+        # Only networks with position embeddings and the like are built for one size.
+        sized = {"img_size": size} if size and about.get("fixed_input_size") else {}
+        try:
+            return timm.create_model(
+                self.options.model, pretrained=False, num_classes=num_outputs, in_chans=channels, **sized
+            )
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            asked = f"{channels} channels" + (f" and input_size {size}" if sized else "")
+            raise DataError(f"timm cannot build '{self.options.model}' for {asked}: {error}") from None
+
+    def _pictures(self, model: nn.Module, channels: int) -> tuple[Sequence[float], Sequence[float], int]:
+        """(mean, std, pixels a side)."""
+        options = self.options
+        own = resolve_data_config({}, model=model)
+        _, height, width = own["input_size"]
+        if options.input_size is None and height != width:
+            raise DataError(
+                f"'{options.model}' takes pictures of {height} × {width}; kcframe makes square ones: set "
+                "input_size if it takes those"
+            )
+        mean = own["mean"] if options.mean is None else options.mean
+        std = own["std"] if options.std is None else options.std
+        for what, numbers in (("mean", mean), ("std", std)):
+            if len(numbers) not in (1, channels):
+                raise DataError(
+                    f"'{options.model}': {what} has {len(numbers)} numbers, not {channels}: set {what}"
+                )
+        return mean, std, options.input_size or height
+
+
+def _about(name: str) -> dict[str, Any]:
+    """What timm knows of a model, `pretrained_cfg`. Raises DataError with the nearest name.
+
+    Names that timm would look up elsewhere (hf-hub:…, local-dir:…) are none of its own, so refused.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(name):
+        near = did_you_mean(architecture, timm.list_models())
+        raise DataError(f"timm {timm.__version__} has no model '{name}'; {near}")
+    try:
+        return timm.get_pretrained_cfg(name).to_dict()
+    except RuntimeError:  # its word for a tag that it does not know
+        near = did_you_mean(name, timm.list_models(f"{architecture}.*", pretrained=True))
+        raise DataError(f"timm {timm.__version__} has no such tag: '{name}'; {near}") from None
+
+
+@torch.inference_mode()
+def _try(model: nn.Module, channels: int, input_size: int, name: str) -> None:
+    """Asks it once: not every network takes pictures of every size, and few say so before."""
+    try:
+        model(torch.zeros(1, channels, input_size, input_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise DataError(f"'{name}' does not take pictures of {input_size} × {input_size}: {error}") from None
+
+
+def _num_outputs(state: Mapping[str, Tensor], about: Mapping[str, Any], names: Names) -> int:
+    """C: rows of the classifier in the file; if it is not there, what a label map suggests."""
+    layer = about.get("classifier")
+    layer = layer[0] if isinstance(layer, (tuple, list)) else layer
+    if (weight := state.get(f"{layer}.weight")) is not None:
+        return len(weight)
+    return max(names) + 1 if isinstance(names, Mapping) and names else len(names)
