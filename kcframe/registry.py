@@ -6,11 +6,17 @@ plugin's class before it is built, unless the plugin's own module does.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import inspect
+import os
+import sys
+import traceback
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import pluggy
 
@@ -18,7 +24,7 @@ import kcframe
 from kcframe import builtin, hookspecs
 from kcframe.errors import PluginError, did_you_mean
 from kcframe.interfaces.component import Lazy
-from kcframe.interfaces.hooks import PROJECT
+from kcframe.interfaces.hooks import API, OLDEST_API, PROJECT
 from kcframe.interfaces.options import PluginOptions
 
 KINDS = ("data", "teacher", "pacing", "expander", "objective", "backbone", "callback")
@@ -35,6 +41,10 @@ BASES = {
 """The class that every plugin of a kind derives from."""
 
 
+PIN = "KCFRAME_PLUGINS"
+"""Environment variable: the distributions whose plugins are loaded, by commas; unset: all of them."""
+
+
 @dataclass(frozen=True)
 class Component:
     """One plugin: where it comes from, its options, and how to get its class."""
@@ -46,6 +56,7 @@ class Component:
     provided: type | Lazy
     distribution: str
     version: str
+    where: str = ""  # the entry point or file that brought it
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
@@ -56,8 +67,12 @@ class Component:
             return self.provided
         try:
             return self.provided.load()
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"{self} cannot be imported: {error}") from error
+        except Exception as error:  # a stranger's module: anything may come
+            raise PluginError(f"{self} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+class PluginWarning(UserWarning):
+    """A plugin is left out."""
 
 
 class Registry:
@@ -67,50 +82,110 @@ class Registry:
         self.manager = pluggy.PluginManager(PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.components: dict[tuple[str, str], Component] = {}
+        self.files: list[str] = []
+        """Files that were added by path."""
         self.broken: dict[str, str] = {}
+        """Distribution -> why its plugins are left out."""
+        self.conflicts: dict[tuple[str, str], str] = {}
+        """(kind, name) that two distributions claim -> what to say."""
 
     @classmethod
     def discover(cls) -> Registry:
-        """The built-in plugins and those of the installed entry points in the group 'kcframe'."""
+        """The built-in plugins and those of the installed entry points in the group 'kcframe'.
+
+        A distribution that does not load is left out with a warning. PluginError if $KCFRAME_PLUGINS names
+        one that is not installed.
+        """
         registry = cls()
-        registry.add(builtin, "kcframe", kcframe.__version__)
-        for entry in entry_points(group=PROJECT):
-            distribution = entry.dist.name if entry.dist else entry.name
-            version = entry.dist.version if entry.dist else "?"
+        registry.add(builtin, "kcframe", kcframe.__version__, "kcframe.builtin")
+        found = entry_points(group=PROJECT)
+        pinned = _pinned({_owner(entry)[0] for entry in found})
+        for entry in found:
+            distribution, version = _owner(entry)
+            if pinned is not None and distribution not in pinned:
+                continue
             try:
-                registry.add(entry.load(), distribution, version)
-            except PluginError:
-                raise
+                registry.add(entry.load(), distribution, version, f"entry point {entry.name}: {entry.value}")
             except Exception as error:  # anything at all may happen in a stranger's module
-                registry.broken[distribution] = f"{type(error).__name__}: {error}"
+                own = isinstance(error, PluginError)
+                why = str(error) if own else f"{type(error).__name__}: {error}"
+                registry.broken[distribution] = why
                 warnings.warn(
-                    f"plugin '{entry.name}' of {distribution} {version} is left out, it does not load: "
-                    f"{type(error).__name__}: {error}",
+                    f"plugin '{entry.name}' of {distribution} {version} is left out: {why}",
+                    PluginWarning,
                     stacklevel=2,
                 )
         return registry
 
-    def add(self, module: object, distribution: str, version: str) -> None:
-        """Register a module (or object) with hooks. Raises PluginError for a misspelt hook, a name that
-        another distribution has already, or something that is no plugin of the hook's kind."""
+    def add(self, module: object, distribution: str, version: str, where: str = "") -> None:
+        """Register a module (or object) with hooks.
+
+        Raises PluginError for a misspelt hook, one written for other interfaces, or something that is no
+        plugin of the hook's kind; nothing of the module is registered then. A name that another
+        distribution has already is an error where somebody asks for it (`get`).
+        """
+        owner = f"{distribution} {version}"
+        _check_api(module, owner)
         self.manager.register(module, name=f"{distribution}:{getattr(module, '__name__', id(module))}")
+        try:
+            found = self._components(module, distribution, version, where)
+        except Exception:
+            self.manager.unregister(module)
+            raise
+        for component in found:
+            key = (component.kind, component.name)
+            if other := self.components.get(key):
+                self.conflicts[key] = (
+                    f"two plugins call themselves {component.kind} '{component.name}': one of "
+                    f"{other.distribution} {other.version}, one of {owner}; uninstall one of them, or name "
+                    f"in ${PIN} the distributions to load"
+                )
+            else:
+                self.components[key] = component
+
+    def _components(self, module: object, distribution: str, version: str, where: str) -> list[Component]:
         try:
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"{distribution} {version}: {error}") from error
+            known = [name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")]
+            wrong = next((name for name in known_hooks(module) if name not in known), "")
+            hint = f"; {did_you_mean(wrong, known)}" if wrong else ""
+            raise PluginError(f"{distribution} {version}: {error}{hint}") from error
+        found = []
         for kind in KINDS:
             # Asked one plugin at a time, so that what comes back is known to be this distribution's.
             implementations = getattr(self.manager.hook, f"kcframe_{kind}").get_hookimpls()
-            returned = [impl.function() for impl in implementations if impl.plugin is module]
-            for provided in (each for found in returned for each in found or ()):
-                component = _component(kind, provided, distribution, version)
-                key = (kind, component.name)
-                if other := self.components.get(key):
-                    raise PluginError(
-                        f"two plugins call themselves {kind} '{component.name}': one of {other.distribution} "
-                        f"{other.version}, one of {distribution} {version}; uninstall one of them"
-                    )
-                self.components[key] = component
+            for implementation in implementations:
+                if implementation.plugin is module:
+                    for provided in implementation.function() or ():
+                        found.append(_component(kind, provided, distribution, version, where))
+        return found
+
+    def add_file(self, path: str) -> None:
+        """Register a plugin that is one Python file. PluginError, with its line, if it does not load."""
+        file = Path(path)
+        if not file.is_file():
+            near = sorted(each.name for each in file.parent.glob("*.py")) if file.parent.is_dir() else []
+            raise PluginError(f"--plugin {path}: no such file; {did_you_mean(file.name, near)}")
+        spec = importlib.util.spec_from_file_location(f"kcframe_file_{file.stem}", file)
+        if spec is None:
+            raise PluginError(f"--plugin {path}: give a Python file (.py)")
+        module = importlib.util.module_from_spec(spec)
+        # By its name pickle and dataclasses find it again.
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            line = error.lineno if isinstance(error, SyntaxError) else frame.lineno
+            raise PluginError(f"--plugin {path}:{line}: {type(error).__name__}: {error}") from error
+        if not known_hooks(module):
+            raise PluginError(
+                f"--plugin {path}: no hook is in it: mark a function kcframe_pacing (…_data, …) with @hookimpl"
+            )
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        self.add(module, file.name, digest, str(file))
+        self.files.append(path)
 
     # -- what a recipe's check asks (kcframe.recipe.load.Catalog) ---------------------------------
 
@@ -119,23 +194,28 @@ class Registry:
         return sorted(name for k, name in self.components if k == kind)
 
     def options_schema(self, kind: str, name: str) -> type[PluginOptions] | None:
+        if (kind, name) in self.conflicts:
+            return None
         component = self.components.get((kind, name))
         return component.options if component else None
 
     def advice(self, kind: str, name: str) -> str:
-        """What to say of a name that is not registered."""
+        """What to say of a name that is not registered, or registered twice."""
+        if (kind, name) in self.conflicts:
+            return self.conflicts[kind, name]
         said = f"no {kind} '{name}' is installed; {did_you_mean(name, self.names(kind))}"
         if kind == "backbone":
             said += " (torchvision's models: {name: torchvision, options: {model: …}})"
         for distribution, why in self.broken.items():
-            said += f" (the plugins of {distribution} did not load: {why})"
+            said += f" (the plugins of {distribution} are left out: {why})"
         return said
 
     # -- building ---------------------------------------------------------------------------------
 
     def get(self, kind: str, name: str) -> Component:
         """A plugin by name; PluginError with the nearest name if there is none."""
-        if (component := self.components.get((kind, name))) is None:
+        component = self.components.get((kind, name))
+        if component is None or (kind, name) in self.conflicts:
             raise PluginError(self.advice(kind, name))
         return component
 
@@ -150,11 +230,44 @@ def installed() -> Registry:
     return Registry.discover()
 
 
-def _component(kind: str, provided: object, distribution: str, version: str) -> Component:
+def known_hooks(module: object) -> list[str]:
+    """Names of a module's functions that are marked as hooks."""
+    return [name for name, value in vars(module).items() if hasattr(value, "kcframe_api")]
+
+
+def _check_api(module: object, owner: str) -> None:
+    for name in known_hooks(module):
+        api = getattr(module, name).kcframe_api
+        speaks = f"this kcframe {kcframe.__version__} speaks {OLDEST_API} to {API}"
+        if api < OLDEST_API:
+            raise PluginError(
+                f"{owner}: {name} was written for plugin interfaces {api}, {speaks}: get a newer "
+                f"{owner.split()[0]} (CHANGELOG.md says what has changed)"
+            )
+        if api > API:
+            raise PluginError(f"{owner}: {name} needs plugin interfaces {api}, {speaks}: get a newer kcframe")
+
+
+def _owner(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "?")
+
+
+def _pinned(installed: set[str]) -> set[str] | None:
+    """The distributions to load; None: all."""
+    said = os.environ.get(PIN)
+    if said is None:
+        return None
+    wanted = {name.strip() for name in said.split(",") if name.strip()} - {"kcframe"}
+    for name in sorted(wanted - installed):
+        raise PluginError(f"${PIN} names '{name}', which is not installed; {did_you_mean(name, installed)}")
+    return wanted
+
+
+def _component(kind: str, provided: object, distribution: str, version: str, where: str) -> Component:
     owner = f"{distribution} {version}"
     if isinstance(provided, Lazy):
         return Component(
-            kind, provided.name, provided.summary, provided.options, provided, distribution, version
+            kind, provided.name, provided.summary, provided.options, provided, distribution, version, where
         )
     base = Lazy("", BASES[kind], PluginOptions, "").load()
     if not inspect.isclass(provided) or not issubclass(provided, base):
@@ -169,4 +282,4 @@ def _component(kind: str, provided: object, distribution: str, version: str) -> 
     if not inspect.isclass(options) or not issubclass(options, PluginOptions):
         raise PluginError(f"{owner}: {provided.__name__}.Options must derive from PluginOptions")
     summary = (inspect.getdoc(provided) or "").strip().partition("\n")[0]
-    return Component(kind, name, summary, options, provided, distribution, version)
+    return Component(kind, name, summary, options, provided, distribution, version, where)

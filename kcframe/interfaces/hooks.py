@@ -2,14 +2,36 @@
 
 from kcframe.interfaces.hooks import hookimpl
 
-@hookimpl
+@hookimpl(api=1)
 def kcframe_pacing():
     return [MyPacing]
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pluggy
 
 PROJECT = "kcframe"
 
+API, OLDEST_API = 1, 1
+"""Versions of the plugin interfaces: this kcframe's, and the oldest that it still runs."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+_marker = pluggy.HookimplMarker(PROJECT)
+
+
+def hookimpl(function: Callable | None = None, *, api: int = API) -> Any:
+    """Mark a function as an implementation of a hook.
+
+    api: the version of the interfaces that the plugin was written for. With it a kcframe that speaks
+    another one says so, instead of failing somewhere inside.
+    """
+
+    def marked(implementation: Callable) -> Callable:
+        implementation.kcframe_api = api
+        return _marker(implementation)
+
+    return marked if function is None else marked(function)

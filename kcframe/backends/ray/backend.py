@@ -25,7 +25,7 @@ from kcframe.backends.ray.cluster import (
     ClusterError,
     check_shared,
     connect,
-    first_line,
+    in_short,
     lacking,
     resources_of_worker,
     storage_of_ray,
@@ -61,7 +61,7 @@ class RayBackend(Backend):
             _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
         except RayError as error:
             raise ClusterError(
-                f"the connection to the cluster was lost ({first_line(error)}); what is saved is kept: give "
+                f"the connection to the cluster was lost ({in_short(error)}); what is saved is kept: give "
                 "the same command again to go on"
             ) from error
 

@@ -86,6 +86,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def in_short(error: Exception) -> str:
+    """An error's text on one line, its beginning and its end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:200]} … {text[-300:]}"
+
+
 def resources_of_worker(execution: Execution) -> dict[str, float]:
     """What one worker asks for: as the recipe says, else 1 CPU, and 1 GPU where there are any."""
     if execution.resources_per_worker:

@@ -52,6 +52,12 @@ def open_session(
             f"{url}: onnxruntime has {providers[0]} but cannot start it here; is what it needs (CUDA, cuDNN "
             "…) installed in the versions it wants?"
         )
+    if providers is None and device.type == "cuda" and session.get_providers()[0] == CPU:
+        warnings.warn(
+            f"teacher {url} runs on the CPU: onnxruntime has no {CUDA}, or cannot start it here. Most likely "
+            "cure: pip uninstall onnxruntime, then pip install 'kcframe-teacher-onnx[gpu]'",
+            stacklevel=2,
+        )
     return session
 
 
@@ -65,15 +71,7 @@ def _providers(
                     f"{url}: this onnxruntime has no provider '{name}'; {did_you_mean(name, available)}"
                 )
         return asked
-    if device.type == "cuda" and CUDA in available:
-        return [CUDA, CPU]
-    if device.type == "cuda":
-        warnings.warn(
-            f"teacher {url} runs on the CPU: this onnxruntime has no {CUDA}. pip uninstall onnxruntime, then "
-            "pip install 'kcframe-teacher-onnx[gpu]'",
-            stacklevel=2,
-        )
-    return [CPU]
+    return [CUDA, CPU] if device.type == "cuda" and CUDA in available else [CPU]
 
 
 def _settings(provider: str, device: torch.device) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def place_outputs(
     for output, ours in named:
         if ours not in known:
             raise DataError(
-                f"label map of {url}: output {output} would be our '{ours}', which the data does not have; "
-                f"{did_you_mean(ours, known)} An output that is none of our classes is left out"
+                f"label map of {url}: output {output} would be our '{ours}', which the data does not have "
+                f"(any output may be left out); {did_you_mean(ours, known)}"
             )
         if (other := taken.setdefault(ours, output)) != output:
             raise DataError(
