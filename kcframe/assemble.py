@@ -12,7 +12,7 @@ import torch
 
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.model import Direct, Head, Student
-from kcframe.errors import DataError, KcframeError, PluginError
+from kcframe.errors import DataError, KcframeError, PluginError, StorageError
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.callback import Callback
 from kcframe.interfaces.component import label
@@ -25,6 +25,7 @@ from kcframe.recipe.schema import PluginRef, Recipe, Specialists
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.registry import installed
 from kcframe.run_dir import WEIGHTS, RunDir, specialist_folder
+from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, patiently
 from kcframe.taxonomy import Taxonomy
 
 
@@ -142,16 +143,19 @@ def check_label_map(teacher: Teacher, num_classes: int) -> None:
 
 
 def read_file(url: str) -> bytes:
-    """Bytes of a path or URL. DataError, naming it, if it cannot be read."""
+    """Bytes of a path or URL. DataError, naming it, if it is not there; StorageError if it cannot be read
+    now."""
     import fsspec
 
     try:
-        with fsspec.open(url, "rb") as file:
-            return file.read()
+        storage, path = fsspec.url_to_fs(url)
+        return patiently(lambda: storage.cat_file(path), PAUSES_AT_FIRST if "://" in url else ())
     except FileNotFoundError:
         raise DataError(f"{url}: no such file") from None
-    except Exception as error:  # each storage raises its own
+    except (*HOPELESS, ImportError, ValueError) as error:
         raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+    except Exception as error:  # each storage raises its own
+        raise StorageError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:

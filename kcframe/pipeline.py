@@ -22,7 +22,7 @@ from kcframe.registry import installed
 from kcframe.report.build import build_report
 from kcframe.results import collect
 from kcframe.run_dir import RunDir
-from kcframe.stages import Stage, fingerprint, mark, sample_indices, settings_of
+from kcframe.stages import Stage, mark, refuse_changes, sample_indices, settings_of
 from kcframe.taxonomy import Taxonomy
 
 PACKAGES = (
@@ -111,23 +111,7 @@ def refuse_other_settings(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None
     if not run_dir.exists(name):
         return
     before, now = run_dir.read_json(name)["settings"], settings_of(stage, recipe)
-    if fingerprint(before) == fingerprint(now):
-        return
-    changes = [f"  {path}: {old!r} -> {new!r}" for path, old, new in _differences(before, now, "")]
-    raise RunDirError(
-        f"{run_dir}: holds {stage}, trained with other settings:\n"
-        + "\n".join(changes[:8])
-        + f"\ngive another --run-dir, or delete {run_dir.path(stage.folder)} to train it anew"
-    )
-
-
-def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(set(old) | set(new)):
-            found += _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-        return found
-    return [] if old == new else [(path, old, new)]
+    refuse_changes(run_dir, f"{stage}, trained", before, now, run_dir.path(stage.folder))
 
 
 def prepare(recipe: Recipe, source: DataSource, run_dir: RunDir, say: Callable[[str], None]) -> None:

@@ -181,7 +181,7 @@ class Registry:
             raise PluginError(f"--plugin {path}:{line}: {type(error).__name__}: {error}") from error
         if not known_hooks(module):
             raise PluginError(
-                f"--plugin {path}: no hook is in it: mark a function kcframe_pacing (…_data, …) with @hookimpl"
+                f"--plugin {path}: no hook is in it: mark a function such as kcframe_pacing with @hookimpl"
             )
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
         self.add(module, file.name, digest, str(file))

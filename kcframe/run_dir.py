@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from kcframe.errors import RunDirError, StorageError
+from kcframe.storage import PAUSES, PAUSES_AT_FIRST, patiently
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
@@ -44,12 +44,6 @@ def arm_folder(arm: str) -> str:
 def sample_file(number: int) -> str:
     """A sample image's file, below the run directory."""
     return f"samples/{number:03d}.png"
-
-
-# Seconds between attempts where a storage behind a network fails. One that has worked before mostly comes
-# back; one that never has is more likely named wrongly.
-PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
-HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class RunDir:
@@ -124,17 +118,28 @@ class RunDir:
         if self.exists(name):
             self._try(name, "deleted", lambda: self._fs.rm(self.path(name), recursive=True))
 
+    def delete_folder_if_empty(self, name: str) -> None:
+        """Delete a folder that holds no folder."""
+        if not self.folders(name):
+            self.delete_folder(name)
+
     def folders(self, parent: str) -> list[str]:
         """Names of the folders in a folder, sorted; none if it is not there."""
+        return self._names(parent, "directory")
 
+    def files(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; none if it is not there."""
+        return self._names(folder, "file")
+
+    def _names(self, folder: str, kind: str) -> list[str]:
         def listed() -> list[str]:
             self._fs.invalidate_cache()
-            if not self._fs.exists(self.path(parent)):
+            if not self._fs.exists(self.path(folder)):
                 return []
-            found = self._fs.ls(self.path(parent), detail=True)
-            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == "directory")
+            found = self._fs.ls(self.path(folder), detail=True)
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == kind)
 
-        return self._try(parent, "listed", listed)
+        return self._try(folder, "listed", listed)
 
     @property
     def _fs(self):
@@ -149,19 +154,16 @@ class RunDir:
 
     def _try(self, name: str, done: str, action):
         pauses = () if self.local else PAUSES if self._has_worked else PAUSES_AT_FIRST
-        for pause in (*pauses, None):
-            try:
-                found = action()
-                self._has_worked = True
-                return found
-            except FileNotFoundError:
-                what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
-                raise RunDirError(f"{self.path(name)}: {what}") from None
-            except RunDirError:
-                raise
-            except Exception as error:  # each storage raises its own
-                if pause is None or isinstance(error, HOPELESS):
-                    raise StorageError(
-                        f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
-                    ) from error
-            time.sleep(pause)
+        try:
+            found = patiently(action, pauses)
+        except FileNotFoundError:
+            what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
+            raise RunDirError(f"{self.path(name)}: {what}") from None
+        except RunDirError:
+            raise
+        except Exception as error:  # each storage raises its own
+            raise StorageError(
+                f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
+            ) from error
+        self._has_worked = True
+        return found

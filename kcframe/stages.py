@@ -32,7 +32,7 @@ from kcframe.engine.model import Student, count_parameters
 from kcframe.engine.routing import Router
 from kcframe.engine.train import Job, Listener, Trainer
 from kcframe.engine.world import World
-from kcframe.errors import DataError
+from kcframe.errors import DataError, RunDirError
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.recipe.schema import PluginRef, Recipe, Train
 from kcframe.run_dir import CHECKPOINT, RESULT, STAGE, WEIGHTS, RunDir, arm_folder, specialist_folder
@@ -87,6 +87,29 @@ def _forget_no_effect(train: dict[str, Any]) -> None:
 def fingerprint(settings: dict[str, Any]) -> str:
     """A short hash of a stage's settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def refuse_changes(
+    run_dir: RunDir, what: str, before: dict[str, Any], now: dict[str, Any], to_delete: str
+) -> None:
+    """RunDirError if the run directory holds `what` with other settings than now, naming each difference."""
+    if fingerprint(before) == fingerprint(now):
+        return
+    changes = [f"  {path}: {old!r} -> {new!r}" for path, old, new in _differences(before, now, "")]
+    raise RunDirError(
+        f"{run_dir}: holds {what} with other settings:\n"
+        + "\n".join(changes[:8])
+        + f"\ngive another --run-dir, or delete {to_delete} to begin anew"
+    )
+
+
+def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(set(old) | set(new)):
+            found += _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        return found
+    return [] if old == new else [(path, old, new)]
 
 
 def mark(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None:

@@ -90,7 +90,8 @@ def main() -> None:
         recipe = Path(folder) / "faults.yaml"
         recipe.write_text(yaml.safe_dump(RECIPE))
         undisturbed = Path(folder) / "undisturbed"
-        start(recipe, undisturbed, machines).wait(PATIENCE)
+        if start(recipe, undisturbed, machines).wait(PATIENCE):
+            raise RuntimeError(f"the undisturbed run failed:\n{log_of(undisturbed).read_text()[-3000:]}")
         for number in range(asked.kills):
             kinds = asked.kinds.split(",")
             kind = kinds[number % len(kinds)]
@@ -173,14 +174,15 @@ def one_trial(
             machines.kill_node_of(worker)
     else:
         process.send_signal(signal.SIGKILL if kind == "driver" else signal.SIGTERM)
-        code = process.wait(PATIENCE)
+        code = wait(process)
         if kind == "preemption" and code != 130:
             raise RuntimeError(f"stopped by SIGTERM, `kcframe run` ended with {code} instead of 130")
         process = start(recipe, run_dir, machines)
-    ended = process.wait(PATIENCE) == 0 and (run_dir / "results.json").exists()
+    ended = wait(process) == 0 and (run_dir / "results.json").exists()
     if not ended:
         print(log_of(run_dir).read_text()[-5000:], file=sys.stderr)
     steps = steps_of(run_dir)
+    ended = ended and sorted(set(steps)) == list(range(1, NUM_STEPS + 1))
     return Trial(
         kind,
         reached,
@@ -190,6 +192,15 @@ def one_trial(
         specialist_times(run_dir) == kept,
         round(time.monotonic() - began, 1),
     )
+
+
+def wait(process: subprocess.Popen) -> int | None:
+    """The exit code; None, and the process is killed, if it hangs."""
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None
 
 
 def start(recipe: Path, run_dir: Path, machines: Machines) -> subprocess.Popen:
@@ -236,8 +247,18 @@ def specialist_times(run_dir: Path) -> list[int]:
     return [file.stat().st_mtime_ns for file in sorted(run_dir.glob("specialists/*/result.json"))]
 
 
+def of_this_process(processes: list[int]) -> list[int]:
+    """Those whose raylet was started by this process: others may run Ray on this machine."""
+    return [process for process in processes if parent_of(parent_of(process)) == os.getpid()]
+
+
 def train_workers() -> list[int]:
     """Process ids of all Ray Train workers on this machine."""
+    return processes_called(b"RayTrainWorker")
+
+
+def processes_called(name: bytes) -> list[int]:
+    """Process ids of all commands on this machine that have `name` in them."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -245,7 +266,7 @@ def train_workers() -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:  # it has just ended
                 continue
-            if b"RayTrainWorker" in command:
+            if name in command:
                 found.append(int(entry.name))
     return sorted(found)
 

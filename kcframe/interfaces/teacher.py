@@ -1,7 +1,8 @@
 """The interface of teachers: specialists that know some of the classes.
 
 A teacher declares its label map, its own normalisation and its input size, and is silent about every
-class outside its label map. A teacher source is the plugin: it brings one teacher or many.
+class outside its label map. A teacher source is the plugin: it brings one teacher or many. Label maps of
+names are read in `label_map`; outputs that are no logits yet become so in `log_odds`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def prepare_images(
 class Teacher(nn.Module):
     """A network, which of our classes its outputs are, and how it wants its images.
 
-    network: [b, channels, s, s] -> logits [b, C]. label_map: int64 [C], the class id of each output.
+    name: for people; others may have the same. network: [b, channels, s, s] -> logits [b, C]. label_map:
+    int64 [C], the class id of each output, -1 for one that stands for no class. Outputs with -1 are cut:
+    afterwards label_map is int64 [C'], the class ids of those kept, and columns int64 [C'], which of the
+    C they are, or None if all are kept.
     """
 
     def __init__(
@@ -57,12 +61,28 @@ class Teacher(nn.Module):
         super().__init__()
         self.name = name
         self.network = network
-        self.register_buffer("label_map", label_map.long())
+        kept = label_map != -1
+        self.num_outputs = len(label_map)
+        self.register_buffer("label_map", label_map[kept].long())
+        self.register_buffer("columns", None if kept.all() else kept.nonzero().flatten())
         self.channels, self.mean, self.std, self.input_size = channels, tuple(mean), tuple(std), input_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: float [b, C, H, W] in 0..1, as the data source gives them -> logits [b, C]."""
-        return self.network(prepare_images(images, self.mean, self.std, self.input_size, self.channels))
+        """images: float [b, any channels, H, W] in 0..1, as the data source gives them -> logits [b, C'].
+
+        The sigmoid of a logit is that class's probability: this is what objectives soften. A softmax's own
+        logits will not do; `log_odds.from_softmax` makes these of them. Raises ValueError if outputs are
+        to be cut of a network that has not C of them.
+        """
+        logits = self.network(prepare_images(images, self.mean, self.std, self.input_size, self.channels))
+        if self.columns is None:
+            return logits
+        # Cutting would hide it: the columns of some other network.
+        if logits.shape[1] != self.num_outputs:
+            raise ValueError(
+                f"the network has {logits.shape[1]} outputs and the label map {self.num_outputs} entries"
+            )
+        return logits[:, self.columns]
 
 
 @dataclass(frozen=True)
@@ -99,6 +119,16 @@ class TeacherSource(ABC):
 
     def __init__(self, options: PluginOptions):
         self.options = options
+
+    def check(self, context: TeacherContext) -> None:
+        """Says before the first stage is trained what `teachers` would say hours later.
+
+        For what is cheap: is the file there, does the label map fit, is the library installed. It runs
+        once, where the run is started, which may be a machine without the arms' accelerator. This run's
+        specialists are not there yet: `specialist_files` may be empty or name files to come. Raises
+        DataError or PluginError, as `teachers` does; unless overridden it does nothing.
+        """
+        return None
 
     @abstractmethod
     def teachers(self, context: TeacherContext) -> list[Teacher]:

@@ -172,6 +172,8 @@ class Execution(Section):
     def _elastic(self) -> Execution:
         if (self.min_workers is None) != (self.max_workers is None):
             raise ValueError("min_workers and max_workers come together")
+        if "object_store_memory" in self.resources_per_worker:
+            raise ValueError("resources_per_worker: Ray gives no object_store_memory to workers; say memory")
         if self.min_workers is not None and self.min_workers > self.max_workers:
             raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
         return self

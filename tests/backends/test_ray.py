@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
+from ray.train import WorkerGroupError
 
+from kcframe.backends.ray.backend import RayBackend
 from kcframe.backends.ray.cluster import ClusterError, connect, lacking, resources_of_worker
+from kcframe.backends.ray.ends import reason
 from kcframe.engine.metrics_log import read_metrics
-from kcframe.errors import Interrupted, TrainingError
+from kcframe.errors import DataError, Interrupted, TrainingError
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Execution
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
+from kcframe.stages import Stage
 from tests.conftest import Quiet
-from tests.faults import train_workers
+from tests.faults import of_this_process, train_workers
 
 # Long enough that something can happen in the middle, and no batch statistics: they depend on the split.
 LONG = (
@@ -65,7 +71,7 @@ class Killer(Quiet):
     def step(self, step, num_steps, loss):
         super().step(step, num_steps, loss)
         if self.begun[-1] == "arm student" and self.killed_at is None:
-            os.kill(train_workers()[-1], signal.SIGKILL)
+            os.kill(of_this_process(train_workers())[-1], signal.SIGKILL)
             self.killed_at = step
 
 
@@ -77,7 +83,7 @@ def test_a_worker_group_loses_a_worker_and_one_arm_fails_for_good(tiny, tmp_path
     with pytest.raises(TrainingError) as caught:
         go(tiny(*changes), tmp_path / "ray", "execution.backend=ray", "execution.workers=2", watcher=killer)
     assert "1 of 2 stages failed" in str(caught.value)
-    assert "arm generalist: arm generalist: the loss is not finite" in str(caught.value)
+    assert "\n  arm generalist: the loss is not finite" in str(caught.value)
     assert killer.killed_at < 320
     assert (tmp_path / "ray/arms/student/result.json").exists()
     assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
@@ -97,6 +103,49 @@ def test_stopped_with_two_workers_and_gone_on_with_in_this_process(tiny, tmp_pat
     go(path, tmp_path / "ray")
     go(path, tmp_path / "local")
     assert_same_curve(step_lines(tmp_path / "ray"), step_lines(tmp_path / "local"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_waits_for_room_is_not_waited_for_at_a_stop(workers, tiny, tmp_path, cluster):
+    class Impatient(Quiet):
+        def should_stop(self):
+            return any("waiting for room" in text for text in self.said)
+
+    path = tiny("arms.student.objective=hard-bce")
+    wanted = (
+        "specialists=null",
+        "execution.resources_per_worker={CPU: 1, special: 1}",
+        f"execution.workers={workers}",
+    )
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match="stopped before arm generalist began"):
+        go(path, tmp_path / "run", "execution.backend=ray", *wanted, watcher=Impatient())
+    assert time.monotonic() - began < 60
+
+
+def test_a_finished_stage_whose_end_nobody_heard_is_not_trained_again(tiny, tmp_path, cluster):
+    path = tiny(*LONG, "arms.generalist.train.epochs=1")
+    go(path, tmp_path / "run")
+    result = tmp_path / "run/arms/student/result.json"
+    before = result.stat().st_mtime_ns
+    recipe = load_recipe(str(path), installed(), ["execution.backend=ray"])
+    RayBackend().run([Stage("arm", "student")], recipe, RunDir(tmp_path / "run"), Quiet(), lambda: False)
+    assert result.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DataError("birds.jpg: no such file\nsecond line"), "birds.jpg: no such file"),
+        (ValueError("first\nCompile with TORCH_USE_CUDA_DSA"), "ValueError: first"),
+        (
+            WorkerGroupError("…", {0: ActorDiedError(), 1: RuntimeError("[gloo] Connection reset by peer")}),
+            "its process or machine was lost too often",
+        ),
+    ],
+)
+def test_the_line_that_tells_most_is_said(error, said):
+    assert reason(error) == said
 
 
 def test_what_the_cluster_lacks_is_said(cluster):

@@ -11,12 +11,13 @@ import yaml
 
 from kcframe.backends.ray.tune import arm_of, sweep
 from kcframe.commands.tune import tune_recipe
-from kcframe.errors import RecipeError
-from kcframe.pipeline import run
+from kcframe.errors import RecipeError, RunDirError
+from kcframe.pipeline import run, train
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from tests.conftest import Quiet
+from tests.faults import of_this_process, processes_called
 
 SEARCH = {
     "trials": 3,
@@ -78,9 +79,8 @@ def test_a_crashed_trial_and_one_that_cannot_be_trained_do_not_stop_the_others(
     def kill_once(text: str) -> None:
         said.append(text)
         if len(said) == 1:
-            for entry in os.listdir("/proc"):
-                if entry.isdigit() and b"ray::ImplicitFunc" in command_of(entry):
-                    os.kill(int(entry), signal.SIGKILL)
+            for process in of_this_process(processes_called(b"ray::ImplicitFunc")):
+                os.kill(process, signal.SIGKILL)
 
     run_dir = RunDir(tmp_path / "sweep")
     run(
@@ -92,12 +92,29 @@ def test_a_crashed_trial_and_one_that_cannot_be_trained_do_not_stop_the_others(
     assert any("the loss is not finite" in line for line in said)
 
 
-def command_of(process: str) -> bytes:
-    try:
-        with open(f"/proc/{process}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+def test_groups_of_workers_take_turns_and_a_changed_sweep_is_refused(searching, tmp_path, cluster):
+    search = {"searcher": "grid", "stop_early": False, "parallel": 1}
+    search["fields"] = {"train.learning_rate": {"choice": [0.01, 0.02]}}
+    two = ["execution.workers=2", "arms.student.objective=hard-bce", "specialists=null"]
+    recipe = load_recipe(str(searching(search)), installed(), two)
+    run_dir = RunDir(tmp_path / "sweep")
+    train(recipe, run_dir, Quiet(), print, kinds=("specialist",))  # as the command does first
+    trials = sweep(recipe, run_dir, print)
+    assert [trial.state for trial in trials] == ["finished", "finished"]
+    begun = sorted((tmp_path / "sweep").glob("arms/*/stage.json"), key=lambda file: file.stat().st_mtime)
+    ended = sorted((tmp_path / "sweep").glob("arms/*/result.json"), key=lambda file: file.stat().st_mtime)
+    assert ended[0].stat().st_mtime < begun[1].stat().st_mtime
+    assert not (tmp_path / "sweep/ray").exists()
+
+    other = load_recipe(str(searching(search)), installed(), [*two, "search.trials=99"])
+    with pytest.raises(
+        RunDirError, match=r"holds a sweep that was begun with other settings:\n  search.trials"
+    ):
+        sweep(other, run_dir, print)
+    # A driver that was lost before it had written what trials there are: it begins anew.
+    for state in (tmp_path / "sweep/tune").glob("experiment_state*"):
+        state.unlink()
+    assert [trial.state for trial in sweep(recipe, run_dir, print)] == ["finished", "finished"]
 
 
 def test_a_recipe_without_a_search_says_how_to_write_one(tiny):

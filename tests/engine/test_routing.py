@@ -8,6 +8,7 @@ from torch import nn
 
 from kcframe.engine.routing import Router
 from kcframe.engine.targets import SlotIndex, SlotTargets
+from kcframe.errors import PluginError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher, prepare_images
 from kcframe.taxonomy import Taxonomy
@@ -22,7 +23,7 @@ class Fixed(nn.Module):
 
     def __init__(self, logits: list[float]):
         super().__init__()
-        self.logits, self.seen, self.grad_mode = torch.tensor(logits), [], None
+        self.logits, self.seen, self.grad_mode = torch.tensor(logits).float(), [], None
 
     def forward(self, images):
         self.seen += images[:, 0, 0, 0].tolist()
@@ -89,6 +90,25 @@ def test_an_image_of_two_verticals_unites_both_teachers_and_agrees_on_the_larger
 def test_overlapping_outputs_of_one_teacher_are_united_too():
     _, dense = route([teacher([-1.0, 2.0], [3, 3])], [[3]])
     torch.testing.assert_close(dense[0, 3], torch.tensor(2.0).sigmoid())
+
+
+def test_outputs_that_stand_for_no_class_are_cut_before_the_most_probable_are_kept():
+    _, dense = route([teacher([9.0, 1.0, 8.0, 2.0, 0.0], [-1, 3, -1, 0, 4])], [[0]], num_kept=2)
+    expected = torch.tensor([2.0, -torch.inf, -torch.inf, 1.0, -torch.inf]).sigmoid()
+    torch.testing.assert_close(dense[0], expected)
+
+
+def test_a_network_with_another_number_of_outputs_than_its_label_map_is_refused():
+    for label_map in ([0, 1, 2], [0, -1, 2]):
+        with pytest.raises(PluginError, match=r"Teacher: forward\(\)"):
+            route([teacher([0.0] * 4, label_map)], [[0]])
+
+
+def test_teachers_of_one_name_are_two_teachers():
+    a, b = teacher([1.0], [0]), teacher([2.0], [3])
+    assert a.name == b.name
+    _, dense = route([a, b], [[0, 3]])
+    torch.testing.assert_close(dense[0, [0, 3]], torch.tensor([1.0, 2.0]).sigmoid())
 
 
 def test_a_label_that_no_teacher_knows_stays_as_it_is():

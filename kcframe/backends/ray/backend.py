@@ -14,10 +14,9 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, TaskCancelledError
 
 from kcframe.backends.base import Backend, Watcher
 from kcframe.backends.ray.board import Event, start_board
@@ -30,6 +29,7 @@ from kcframe.backends.ray.cluster import (
     resources_of_worker,
     storage_of_ray,
 )
+from kcframe.backends.ray.ends import Fits, reason
 from kcframe.backends.ray.work import run_in_task, run_in_worker_group
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.train import Listener
@@ -40,6 +40,11 @@ from kcframe.stages import Stage
 
 POLL = 0.2  # seconds between looks at the board
 RAY_STATE = "ray"  # folder of Ray Train's own state, below the run directory
+LONGEST_WAIT = 24 * 3600  # seconds that workers wait for the one that measures the network
+
+
+class WorkersLost(ClusterError):
+    """Stages lost their workers too often; nothing says that they cannot be trained."""
 
 
 class RayBackend(Backend):
@@ -75,7 +80,9 @@ class _Run:
         self.stages = {stage.folder: stage for stage in stages}
         self.listeners: dict[str, Listener] = {}
         self.failures: dict[str, str] = {}
+        self.given_up: set[str] = set()  # stages that say themselves that another attempt mends nothing
         self.interrupted: list[str] = []
+        self.stopped = False
         self.board = start_board()
         self.resources = resources_of_worker(self.execution)
 
@@ -87,25 +94,36 @@ class _Run:
         if missing := lacking(self.resources, max(self._least_workers(s) for s in self.stages.values())):
             self.watcher.say(f"waiting for room in the cluster: asked for {missing}")
         tasks = {self._task(stage): stage for stage in alone}
-        # Worker groups are waited for in a thread of their own: Ray's fit() blocks, and would take Ctrl-C.
-        with ThreadPoolExecutor(1) as pool:
-            fits = {pool.submit(self._fit, stage): stage for stage in groups}
-            while tasks or fits:
+        fits = Fits(groups, self._fit)
+        try:
+            while tasks or fits.pending:
                 if should_stop():
-                    # Said again and again: a board that started anew has not heard it.
-                    ray.get(self.board.ask_to_stop.remote())
-                    for future in fits:
-                        future.cancel()
+                    self._stop(tasks, fits)
                 if not tasks:
                     time.sleep(POLL)
-                ended = self._ended_tasks(tasks) | self._ended_fits(fits)
+                ended = self._ended_tasks(tasks) | fits.ended()
                 # Whatever a stage posted came before its end.
                 for event in ray.get(self.board.take.remote()):
                     self._show(event)
                 for stage, error in ended.items():
                     self._end(stage, error)
-        ray.kill(self.board)
+        finally:
+            for reference in tasks:
+                ray.cancel(reference, force=True)
+            fits.cancel()
+            ray.kill(self.board)
         self._conclude()
+
+    def _stop(self, tasks: dict[ray.ObjectRef, Stage], fits: Fits) -> None:
+        """Ask what is at work for a checkpoint; what still waits for room is not waited for."""
+        self.stopped = True
+        # Said again and again: a board that started anew has not heard it.
+        ray.get(self.board.ask_to_stop.remote())
+        for reference, stage in list(tasks.items()):
+            if stage.folder not in self.listeners:
+                ray.cancel(reference)
+        fits.cancel()
+        fits.leave([stage for stage in fits.pending if stage.folder not in self.listeners])
 
     def _workers(self, stage: Stage) -> int | tuple[int, int]:
         e = self.execution
@@ -119,9 +137,12 @@ class _Run:
 
     def _task(self, stage: Stage) -> ray.ObjectRef:
         wanted = dict(self.resources)
-        remote = ray.remote(run_in_task).options(
-            num_cpus=wanted.pop("CPU", 0),
-            num_gpus=wanted.pop("GPU", 0),
+        cpus, gpus, memory = (wanted.pop(name, None) for name in ("CPU", "GPU", "memory"))
+        # CUDA keeps the GPU that it saw first: a process that had one must not be used again.
+        remote = (ray.remote(max_calls=1) if gpus else ray.remote)(run_in_task).options(
+            num_cpus=cpus or 0,
+            num_gpus=gpus or 0,
+            memory=memory,
             resources=wanted,
             max_retries=self.execution.max_failures,
             retry_exceptions=True,
@@ -131,9 +152,12 @@ class _Run:
 
     def _fit(self, stage: Stage) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from ray.train.torch import TorchConfig, TorchTrainer
 
-        path, filesystem = storage_of_ray(self.execution.storage or self.run_dir.path(RAY_STATE))
+        # A folder of its own: going on is the run directory's business, not Ray's.
+        name = f"{stage.kind}-{uuid.uuid4().hex[:12]}"
+        own = f"{RAY_STATE}/{name}"
+        path, filesystem = storage_of_ray(self.execution.storage or self.run_dir.path(own))
         trainer = TorchTrainer(
             run_in_worker_group,
             train_loop_config={
@@ -142,23 +166,25 @@ class _Run:
                 "url": self.run_dir.url,
                 "board": self.board,
             },
+            torch_config=TorchConfig(timeout_s=LONGEST_WAIT),
             scaling_config=ScalingConfig(
                 num_workers=self._workers(stage),
                 resources_per_worker=self.resources,
                 use_gpu=self.resources.get("GPU", 0) > 0,
             ),
             run_config=RunConfig(
-                # A name of its own: going on is the run directory's business, not Ray's.
-                name=f"{stage.kind}-{uuid.uuid4().hex[:12]}",
+                name=name,
                 storage_path=path,
                 storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=self.execution.max_failures),
             ),
         )
-        trainer.fit()
-        if not self.execution.storage:
-            # What it held is of no use once the group has ended.
-            self.run_dir.delete_folder(RAY_STATE)
+        try:
+            trainer.fit()
+        finally:
+            if not self.execution.storage:
+                # What it holds is of no use once the group has ended.
+                self.run_dir.delete_folder(own)
 
     def _ended_tasks(self, tasks: dict[ray.ObjectRef, Stage]) -> dict[Stage, Exception | None]:
         if not tasks:
@@ -174,10 +200,6 @@ class _Run:
                 ended[stage] = error
         return ended
 
-    def _ended_fits(self, fits: dict[Future, Stage]) -> dict[Stage, Exception | None]:
-        done = [future for future in fits if future.done()]
-        return {fits.pop(future): None if future.cancelled() else future.exception() for future in done}
-
     def _show(self, event: Event) -> None:
         folder, what, details = event
         stage = self.stages[folder]
@@ -187,6 +209,7 @@ class _Run:
             return
         if what == "failed":
             self.failures[folder] = details
+            self.given_up.add(folder)
         elif what == "interrupted":
             self.interrupted.append(details)
         elif what == "step":
@@ -198,17 +221,22 @@ class _Run:
             self.listeners[folder].evaluated(epoch, Evaluation(per_vertical))
 
     def _end(self, stage: Stage, error: Exception | None) -> None:
-        if error is not None:
-            self.failures.setdefault(stage.folder, _reason(error))
-        elif not self.run_dir.exists(f"{stage.folder}/{RESULT}"):
+        if isinstance(error, TaskCancelledError):
             return
-        elif stage.folder in self.listeners:
-            self.watcher.end(stage)
+        if error is not None:
+            self.failures.setdefault(stage.folder, reason(error))
+        elif self.run_dir.exists(f"{stage.folder}/{RESULT}"):
+            if stage.folder in self.listeners:
+                self.watcher.end(stage)
+        elif not self.stopped and not self.interrupted:
+            self.failures.setdefault(stage.folder, "it ended without a result, and its words were lost")
 
     def _conclude(self) -> None:
         if self.failures:
-            lines = [f"  {self.stages[folder]}: {text}" for folder, text in self.failures.items()]
-            raise TrainingError(
+            named = [(str(self.stages[folder]), text) for folder, text in self.failures.items()]
+            lines = [f"  {text if text.startswith(name) else f'{name}: {text}'}" for name, text in named]
+            kind = TrainingError if self.given_up & set(self.failures) else WorkersLost
+            raise kind(
                 f"{len(lines)} of {len(self.stages)} stages failed, the others are kept:\n"
                 + "\n".join(lines)
                 + "\nonce that is mended, the same command trains only what is missing"
@@ -218,9 +246,5 @@ class _Run:
         missing = [s for s in self.stages.values() if not self.run_dir.exists(f"{s.folder}/{RESULT}")]
         if missing:
             raise Interrupted(f"stopped before {missing[0]} began")
-
-
-def _reason(error: Exception) -> str:
-    """The last line of what a worker raised: what is wrong, without Ray's traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        if not self.execution.storage and any(self._workers(s) != 1 for s in self.stages.values()):
+            self.run_dir.delete_folder_if_empty(RAY_STATE)

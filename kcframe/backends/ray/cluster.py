@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import fsspec
+import pyarrow.fs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -21,6 +23,10 @@ PATIENCE = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_raylet_start_wait_time_s": "120",
+}
+SETTINGS = {
+    **PATIENCE,
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same everywhere
 }
 
 
@@ -50,7 +56,7 @@ def _own_signal_handlers() -> Iterator[None]:
 
 
 def _connect(execution: Execution) -> None:
-    for name, value in PATIENCE.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     address = execution.address or os.environ.get("RAY_ADDRESS")
     settings = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -93,9 +99,15 @@ def in_short(error: Exception) -> str:
 
 
 def resources_of_worker(execution: Execution) -> dict[str, float]:
-    """What one worker asks for: as the recipe says, else 1 CPU, and 1 GPU where there are any."""
+    """What one worker asks for: as the recipe says, else 1 CPU, and 1 GPU where there are any.
+
+    On the CPU it asks for no GPU, whatever the recipe says: it would only keep others from it.
+    """
     if execution.resources_per_worker:
-        return dict(execution.resources_per_worker)
+        asked = dict(execution.resources_per_worker)
+        if execution.device == "cpu":
+            asked.pop("GPU", None)
+        return asked
     gpus = execution.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return {"CPU": 1.0, **({"GPU": 1.0} if gpus else {})}
 
@@ -104,11 +116,19 @@ def storage_of_ray(url: str) -> tuple[str, Any]:
     """(path, pyarrow file system or None) by which Ray Train and Ray Tune reach any fsspec URL."""
     if "://" not in url:
         return RunDir(url).url, None
-    import fsspec
-    import pyarrow.fs
+    return fsspec.url_to_fs(url)[1], pyarrow.fs.PyFileSystem(_ByUrl(url))
 
-    filesystem, path = fsspec.url_to_fs(url)
-    return path, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+
+class _ByUrl(pyarrow.fs.FSSpecHandler):
+    """A file system that is pickled as its URL alone: its own pickle holds its keys, and Ray Tune writes it
+    into the sweep's folder. Whoever reads it has the keys in its own configuration."""
+
+    def __init__(self, url: str):
+        self.url = url
+        super().__init__(fsspec.url_to_fs(url)[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ByUrl, (self.url,)
 
 
 def room_for(wanted: dict[str, float]) -> int:
@@ -135,6 +155,11 @@ def check_shared(run_dir: RunDir) -> None:
     """RunDirError if the run directory is a local folder that some machine of the cluster does not see."""
     if not run_dir.local:
         return
+    if ray.util.client.ray.is_connected():
+        raise RunDirError(
+            f"{run_dir}: a folder of this machine, which a cluster behind ray:// does not see: give "
+            "--run-dir a URL that both reach (s3://…)"
+        )
     here = ray.get_runtime_context().get_node_id()
     written = run_dir.read(RECIPE)
 

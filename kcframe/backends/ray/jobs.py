@@ -46,7 +46,12 @@ class Jobs:
         """
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / RECIPE_FILE).write_text(recipe)
-            environment = {"working_dir": folder, "py_modules": [str(Path(kcframe.__file__).parent)]}
+            environment = {
+                "working_dir": folder,
+                "py_modules": [str(Path(kcframe.__file__).parent)],
+                # After that Ray kills a job that was asked to stop: it should have saved by then.
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"},
+            }
             if packages:
                 environment["pip"] = list(packages)
             command = f"python -m kcframe run {RECIPE_FILE} --address auto --run-dir {shlex.quote(run_dir)}"

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
 
 from kcframe.backends.local import choose_device
-from kcframe.backends.ray.backend import RayBackend
+from kcframe.backends.ray.backend import RAY_STATE, RayBackend
 from kcframe.backends.ray.cluster import (
+    ClusterError,
     check_shared,
     connect,
     resources_of_worker,
@@ -26,14 +28,15 @@ from kcframe.backends.ray.cluster import (
 )
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.world import World
-from kcframe.errors import Interrupted, KcframeError, RecipeError
+from kcframe.errors import Interrupted, KcframeError, RecipeError, StorageError
 from kcframe.recipe.schema import Distribution, Recipe
 from kcframe.recipe.search import searched_arm, with_values
 from kcframe.registry import installed
 from kcframe.run_dir import RESULT, RunDir
-from kcframe.stages import Stage, mark, run_stage
+from kcframe.stages import Stage, mark, refuse_changes, run_stage, settings_of
 
 NAME = "tune"  # Ray Tune's folder, below the run directory
+SETTINGS = "sweep-settings.json"  # what the sweep was begun with
 FAILED = "failed"  # a trial's result if its values make training impossible
 
 
@@ -57,12 +60,31 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
     check_shared(run_dir)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it says of a lost process, _Progress says
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    _Progress.say = staticmethod(say)
+    if recipe.search.stop_early and not recipe.arms[searched_arm(recipe)].train.evaluate_every:
+        say("note: stop_early has nothing to go by: train.evaluate_every is 0")
+    _refuse_other_sweep(recipe, run_dir)
+    if _has_begun(run_dir):
+        say("going on with the sweep that is here")
+    found = _fit(recipe, run_dir)
+    # Ray counts a process that is lost between two trials twice, and gives the second trial up.
+    if any(trial.status == trial.ERROR and trial.should_recover() for trial in found):
+        say("going on with trials whose process was lost before they began")
+        found = _fit(recipe, run_dir)
+    trials = [_as_trial(trial) for trial in found]
+    wanted, ended = _num_trials(recipe), sum(trial.state != "unfinished" for trial in trials)
+    if ended < wanted:
+        raise Interrupted(f"stopped after {ended} of {wanted} trials")
+    run_dir.delete_folder_if_empty(RAY_STATE)
+    return trials
+
+
+def _fit(recipe: Recipe, run_dir: RunDir) -> list[TuneTrial]:
+    """Run what is left of the sweep; Ray's own record of all its trials."""
     path, filesystem = storage_of_ray(run_dir.url)
     experiment = f"{path}/{NAME}"
     trainable = _trainable(recipe, run_dir)
-    _Progress.say = staticmethod(say)
-    if tune.Tuner.can_restore(experiment, storage_filesystem=filesystem):
-        say("going on with the sweep that is here")
+    if _has_begun(run_dir) and tune.Tuner.can_restore(experiment, storage_filesystem=filesystem):
         tuner = tune.Tuner.restore(
             experiment,
             trainable,
@@ -72,6 +94,7 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
             storage_filesystem=filesystem,
         )
     else:
+        run_dir.delete_folder(NAME)  # what a driver left that was lost before it had written its state
         tuner = tune.Tuner(
             trainable,
             param_space=_space(recipe),
@@ -85,12 +108,29 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
                 callbacks=[_Progress()],
             ),
         )
-    grid = tuner.fit()
-    trials = [_as_trial(result, recipe) for result in grid]
-    wanted = _num_trials(recipe)
-    if sum(trial.state != "unfinished" for trial in trials) < wanted:
-        raise Interrupted(f"stopped after {len(trials)} of {wanted} trials")
-    return trials
+    tuner.fit()
+    return tune.ExperimentAnalysis(experiment, storage_filesystem=filesystem).trials
+
+
+def _refuse_other_sweep(recipe: Recipe, run_dir: RunDir) -> None:
+    """RunDirError if the sweep that is here was begun with other settings; else write them down."""
+    arm = settings_of(Stage("arm", searched_arm(recipe)), recipe)
+    search = recipe.search.model_dump(mode="json", exclude={"parallel"})
+    now = {**arm, "search": search}
+    if run_dir.exists(SETTINGS):
+        refuse_changes(
+            run_dir,
+            "a sweep that was begun",
+            run_dir.read_json(SETTINGS),
+            now,
+            f"{run_dir.path(NAME)} and {run_dir.path(SETTINGS)}",
+        )
+    run_dir.write_json(SETTINGS, now)
+
+
+def _has_begun(run_dir: RunDir) -> bool:
+    """Whether the driver has written down what trials there are."""
+    return any(name.startswith("experiment_state") for name in run_dir.files(NAME))
 
 
 def arm_of(recipe: Recipe, name: str, values: dict[str, Any]) -> Recipe:
@@ -111,11 +151,10 @@ def _num_trials(recipe: Recipe) -> int:
 
 
 def _trainable(recipe: Recipe, run_dir: RunDir):
-    execution = recipe.execution
-    resources = resources_of_worker(execution)
-    if execution.workers > 1:
-        # The workers are asked for by the trial itself.
-        resources = {"CPU": 0}
+    resources = resources_of_worker(recipe.execution)
+    if _in_groups(recipe):
+        # The workers are asked for by the trial itself; Tune refuses to ask for nothing at all.
+        resources = {"CPU": 0, "memory": 1}
     bound = tune.with_parameters(_trial, recipe=recipe.model_dump_json(), url=run_dir.url)
     return tune.with_resources(bound, resources)
 
@@ -123,18 +162,26 @@ def _trainable(recipe: Recipe, run_dir: RunDir):
 def _trial(config: dict[str, Any], recipe: str, url: str) -> None:
     """One trial, in a process of Tune's."""
     name, run_dir = tune.get_context().get_trial_id(), RunDir(url)
-    own = arm_of(Recipe.model_validate_json(recipe), name, config)
+    given = Recipe.model_validate_json(recipe)
     stage = Stage("arm", name)
+    try:
+        own = arm_of(given, name, config)
+    except ValueError as error:
+        # Each value is valid by itself, these together are not.
+        tune.report({"mpvap": 0.0, "epoch": 0, FAILED: str(error)})
+        return
     epochs = own.arms[name].train.epochs
     if not run_dir.exists(f"{stage.folder}/{RESULT}"):
         mark(stage, own, run_dir)
         reports = _Reports(epochs)
         try:
-            if own.execution.workers > 1:
+            if _in_groups(own):
                 RayBackend().run([stage], own, run_dir, reports, lambda: False)
             else:
                 world = World(device=choose_device(own.execution.device))
                 run_stage(stage, own, run_dir, world, reports)
+        except (StorageError, ClusterError):
+            raise  # another attempt may succeed
         except KcframeError as error:
             # Values with which one cannot train are a result: trying them again changes nothing.
             tune.report({"mpvap": 0.0, "epoch": epochs, FAILED: str(error)})
@@ -185,11 +232,13 @@ def _domain(distribution: Distribution, grid: bool) -> Any:
 
 def _tune_config(recipe: Recipe) -> tune.TuneConfig:
     search, execution = recipe.search, recipe.execution
-    epochs = recipe.arms[searched_arm(recipe)].train.epochs
+    searched = search.fields.get("train.epochs")
+    epochs = max(searched.examples()) if searched else recipe.arms[searched_arm(recipe)].train.epochs
     parallel = search.parallel
-    if execution.workers > 1:
+    if _in_groups(recipe):
         # Two half-started worker groups would wait for each other.
-        room = max(1, room_for(resources_of_worker(execution)) // execution.workers)
+        each = execution.min_workers or execution.workers
+        room = max(1, room_for(resources_of_worker(execution)) // each)
         parallel = min(parallel or room, room)
     scheduler = None
     if search.stop_early:
@@ -199,14 +248,20 @@ def _tune_config(recipe: Recipe) -> tune.TuneConfig:
         metric="mpvap",
         mode="max",
         num_samples=1 if search.searcher == "grid" else search.trials,
-        search_alg=_searcher(recipe),
+        search_alg=_searcher(recipe, parallel),
         scheduler=scheduler,
-        max_concurrent_trials=parallel,
+        # The other searchers know it themselves, and Ray would not pass it on.
+        max_concurrent_trials=parallel if search.searcher == "optuna" else None,
         reuse_actors=True,
     )
 
 
-def _searcher(recipe: Recipe) -> Any:
+def _in_groups(recipe: Recipe) -> bool:
+    """Whether a trial is trained by a worker group, and not by the trial's own process."""
+    return recipe.execution.workers > 1 or recipe.execution.min_workers is not None
+
+
+def _searcher(recipe: Recipe, parallel: int | None) -> Any:
     if recipe.search.searcher == "optuna":
         try:
             import optuna
@@ -219,23 +274,21 @@ def _searcher(recipe: Recipe) -> Any:
         return OptunaSearch(seed=recipe.seed)
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(random_state=recipe.seed)
+    return BasicVariantGenerator(random_state=recipe.seed, max_concurrent=parallel or 0)
 
 
-def _as_trial(result: Any, recipe: Recipe) -> Trial:
-    metrics = result.metrics or {}
-    name = metrics.get("trial_id") or result.path.rstrip("/").rsplit("/", 1)[-1]
-    finished = metrics.get("finished", False)
-    if result.error is not None or FAILED in metrics:
+def _as_trial(trial: TuneTrial) -> Trial:
+    metrics = trial.last_result or {}
+    if trial.status == trial.ERROR or FAILED in metrics:
         state = "failed"
-    elif finished:
+    elif metrics.get("finished", False):
         state = "finished"
     elif metrics.get("done"):
         state = "stopped early"
     else:
         state = "unfinished"
     mpvap = None if state == "failed" else metrics.get("mpvap")
-    return Trial(name, dict(result.config or {}), mpvap, metrics.get("epoch", 0), state)
+    return Trial(trial.trial_id, dict(trial.config), mpvap, metrics.get("epoch", 0), state)
 
 
 class _Progress(tune.Callback):

@@ -13,7 +13,7 @@ from kcframe.backends.ray.board import Reporter
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, KcframeError, StorageError
 from kcframe.recipe.schema import Recipe
-from kcframe.run_dir import RunDir
+from kcframe.run_dir import RESULT, RunDir
 from kcframe.stages import Stage, run_stage
 
 
@@ -29,10 +29,11 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
+    device = choose_device(config["recipe"].execution.device)
     world = World(
         context.get_world_rank(),
         context.get_world_size(),
-        ray.train.torch.get_device(),
+        ray.train.torch.get_device() if device.type == "cuda" else device,
         torch.distributed.all_reduce,
     )
     _guarded(config["stage"], config["recipe"], config["url"], world, config["board"])
@@ -40,12 +41,14 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
 
 def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.actor.ActorHandle) -> None:
     """Run a stage. What another attempt cannot mend is posted to the board, so that there is none."""
-    reporter = Reporter(board, stage.folder, world.rank)
+    reporter, run_dir = Reporter(board, stage.folder, world.rank), RunDir(url)
+    # A stage may have ended just before the process that would have said so was lost.
+    done = run_dir.exists(f"{stage.folder}/{RESULT}")
     # Together: the wish to stop may reach the board between two workers' questions.
-    if world.any(reporter.post("begin", world.size)):
+    if world.any(reporter.post("begin", world.size) or done):
         return
     try:
-        run_stage(stage, recipe, RunDir(url), world, reporter, reporter.should_stop)
+        run_stage(stage, recipe, run_dir, world, reporter, reporter.should_stop)
     except StorageError:
         raise
     except Interrupted as error:

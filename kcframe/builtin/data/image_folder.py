@@ -22,9 +22,10 @@ from kcframe.builtin.data.folders import Listing, list_pictures
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.builtin.data.pictures import decode, formats_of
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
-from kcframe.errors import DataError
+from kcframe.errors import DataError, StorageError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.randomness import keyed_uniforms
+from kcframe.storage import HOPELESS, PAUSES, patiently
 from kcframe.taxonomy import Taxonomy
 
 
@@ -137,12 +138,17 @@ class ImageFolderSet(ImageSet):
     ) -> np.ndarray:
         """uint8 [S, S, C]. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of the picture."""
         options, size = self.options, self.options.image_size
+        file = f"{self.listing.folder}/{self.listing.files[index]}"
         try:
-            data = storage.cat_file(f"{self.listing.folder}/{self.listing.files[index]}")
+            data = patiently(lambda: storage.cat_file(file), PAUSES if "://" in self.listing.root else ())
         except FileNotFoundError:
             raise DataError(f"{self.name(index)}: no such file (any more), or a link to none") from None
-        except Exception as error:  # each storage raises its own
+        except HOPELESS as error:
             raise DataError(f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}") from None
+        except Exception as error:  # each storage raises its own
+            raise StorageError(
+                f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
+            ) from None
         try:
             image = decode(data, self.formats, "L" if options.channels == 1 else "RGB", 2 * size)
         except Exception as error:  # damaged pictures fail in many ways

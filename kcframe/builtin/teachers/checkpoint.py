@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from kcframe.builtin.teachers.options import CheckpointOptions
 from kcframe.builtin.teachers.saved import saved_teacher
-from kcframe.errors import DataError
+from kcframe.interfaces.label_map import read_renames
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
 
 
@@ -16,15 +14,11 @@ class Checkpoint(TeacherSource):
     name = "checkpoint"
     Options = CheckpointOptions
 
+    def check(self, context: TeacherContext) -> None:
+        # A specialist is small: loading it is the cheapest way to know that it can be loaded.
+        self.teachers(context)
+
     def teachers(self, context: TeacherContext) -> list[Teacher]:
-        names = None
-        if (path := self.options.label_map) is not None:
-            try:
-                names = json.loads(context.read(path))
-            except ValueError as error:
-                raise DataError(f"label map {path}: not JSON ({error})") from None
-            if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-                raise DataError(
-                    f"label map {path}: should be a JSON object {{its class name: our class name}}"
-                )
-        return [saved_teacher(self.options.path, self.options.path, context, names)]
+        path, label_map = self.options.path, self.options.label_map
+        renames = None if label_map is None else read_renames(label_map, context.read)
+        return [saved_teacher(path, path, context, renames)]

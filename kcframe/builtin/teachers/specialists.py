@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kcframe.builtin.teachers.options import SpecialistsOptions
 from kcframe.builtin.teachers.saved import saved_teacher
 from kcframe.errors import DataError, did_you_mean
@@ -15,12 +17,19 @@ class Specialists(TeacherSource):
     Options = SpecialistsOptions
     needs_specialists = True
 
+    def check(self, context: TeacherContext) -> None:
+        self._wanted(context.taxonomy.verticals)
+
     def teachers(self, context: TeacherContext) -> list[Teacher]:
         files = context.specialist_files
-        wanted = self.options.verticals or tuple(files)
-        for vertical in wanted:
-            if vertical not in files:
+        return [saved_teacher(vertical, files[vertical], context) for vertical in self._wanted(files)]
+
+    def _wanted(self, verticals: Iterable[str]) -> tuple[str, ...]:
+        """Those asked for, or all. Raises DataError if one is not among `verticals`."""
+        known = tuple(verticals)
+        for vertical in self.options.verticals or ():
+            if vertical not in known:
                 raise DataError(
-                    f"teacher 'specialists': no vertical '{vertical}'; {did_you_mean(vertical, files)}"
+                    f"teacher 'specialists': no vertical '{vertical}'; {did_you_mean(vertical, known)}"
                 )
-        return [saved_teacher(vertical, files[vertical], context) for vertical in wanted]
+        return self.options.verticals or known

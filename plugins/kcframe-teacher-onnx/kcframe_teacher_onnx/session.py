@@ -6,6 +6,7 @@ import ast
 import os
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +29,7 @@ def open_session(
 
     Raises DataError if it is no model that onnxruntime can run here, PluginError without onnxruntime.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise PluginError(f"teacher 'onnx' needs onnxruntime ({error}): {INSTALL}") from None
+    onnxruntime = _runtime()
     wanted = _providers(providers, onnxruntime.get_available_providers(), url, device)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors; they come as exceptions too, so that warnings are just noise
@@ -59,6 +57,26 @@ def open_session(
             stacklevel=2,
         )
     return session
+
+
+def refuse_misspelt(providers: Sequence[str], url: str) -> None:
+    """Raises DataError for a provider that no onnxruntime has, PluginError without onnxruntime.
+
+    One that only the one installed here lacks may be there where the teacher will run.
+    """
+    onnxruntime = _runtime()
+    known = {*onnxruntime.get_all_providers(), *onnxruntime.get_available_providers()}
+    for name in providers:
+        if name not in known:
+            raise DataError(f"{url}: onnxruntime has no provider '{name}'; {did_you_mean(name, known)}")
+
+
+def _runtime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise PluginError(f"teacher 'onnx' needs onnxruntime ({error}): {INSTALL}") from None
+    return onnxruntime
 
 
 def _providers(

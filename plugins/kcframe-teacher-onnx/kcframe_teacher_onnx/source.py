@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import posixpath
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kcframe.errors import DataError
+from kcframe.interfaces.label_map import Names, place_outputs, read_names
+from kcframe.interfaces.log_odds import TOLERANCE, ToLogits
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource, prepare_images
-from kcframe_teacher_onnx.label_map import Names, place_outputs, read_names
-from kcframe_teacher_onnx.log_odds import TOLERANCE, Columns, FromProbabilities, FromSoftmaxLogits
 from kcframe_teacher_onnx.network import OnnxNetwork
 from kcframe_teacher_onnx.options import OnnxOptions
-from kcframe_teacher_onnx.session import open_session, own_names
+from kcframe_teacher_onnx.session import CPU, open_session, own_names, refuse_misspelt
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -27,25 +27,27 @@ class Onnx(TeacherSource):
     name = "onnx"
     Options = OnnxOptions
 
+    def check(self, context: TeacherContext) -> None:
+        options: OnnxOptions = self.options
+        providers = options.providers
+        refuse_misspelt(providers or (), options.path)
+        if providers is None or CPU in providers:
+            # Only opening the file tells its outputs, and takes well under a second (329 MB: 0.4 s). On the
+            # CPU, since the teacher's GPU may be in another machine.
+            self._fitted(context, (CPU,))
+        else:
+            context.read(options.path)
+            if isinstance(options.label_map, str):
+                read_names(options.label_map, context.read)
+
     def teachers(self, context: TeacherContext) -> list[Teacher]:
         options: OnnxOptions = self.options
-        network = OnnxNetwork(partial(self._open, context), options)
-        said = self._tried(network, context)
-        columns, classes = place_outputs(
-            self._names(network, context), said.shape[1], context.taxonomy, options.path
-        )
-        steps: list[nn.Module] = [network]
-        if options.outputs == "softmax-logits":
-            steps.append(FromSoftmaxLogits())
-        elif options.outputs == "probabilities":
-            steps.append(FromProbabilities(options.path))
-        if columns != list(range(said.shape[1])):
-            steps.append(Columns(columns))
+        network, label_map, to_logits = self._fitted(context, options.providers)
         return [
             Teacher(
                 options.name or posixpath.basename(options.path).removesuffix(".onnx"),
-                nn.Sequential(*steps),
-                torch.tensor(classes),
+                nn.Sequential(network, to_logits),
+                label_map,
                 channels=network.signature.channels,
                 mean=options.mean,
                 std=options.std,
@@ -53,11 +55,24 @@ class Onnx(TeacherSource):
             )
         ]
 
-    def _open(self, context: TeacherContext, device: torch.device) -> InferenceSession:
-        path, providers = self.options.path, self.options.providers
-        return open_session(context.read(path), path, providers, device)
+    def _fitted(
+        self, context: TeacherContext, providers: Sequence[str] | None
+    ) -> tuple[OnnxNetwork, Tensor, ToLogits]:
+        """(the network, its label map int64 [C], its last step), which go with each other."""
+        options: OnnxOptions = self.options
 
-    def _tried(self, network: OnnxNetwork, context: TeacherContext) -> torch.Tensor:
+        def opened(device: torch.device) -> InferenceSession:
+            return open_session(context.read(options.path), options.path, providers, device)
+
+        network = OnnxNetwork(opened, options)
+        said = self._tried(network, context)
+        num_outputs = said.shape[1]
+        to_logits = ToLogits(options.outputs, num_outputs, options.path)
+        to_logits(said)
+        names = self._names(network, context)
+        return network, place_outputs(names, num_outputs, context.taxonomy, options.path), to_logits
+
+    def _tried(self, network: OnnxNetwork, context: TeacherContext) -> Tensor:
         """What the model says of two made-up pictures, [2, C]: shapes in ONNX files are often left open."""
         size = network.signature.input_size or context.image_size
         generator = torch.Generator().manual_seed(0)
@@ -65,14 +80,11 @@ class Onnx(TeacherSource):
         pictures[1] *= 0.5
         options = self.options
         said = network(prepare_images(pictures, options.mean, options.std, size, network.signature.channels))
-        if options.outputs == "probabilities":
-            FromProbabilities(options.path)(said)
-        elif said.shape[1] > 1 and said.min() >= 0 and bool(((said.sum(1) - 1).abs() < TOLERANCE).all()):
+        looks_like_a_softmax = said.min() >= 0 and bool(((said.sum(1) - 1).abs() < TOLERANCE).all())
+        if options.outputs != "probabilities" and said.shape[1] > 1 and looks_like_a_softmax:
             raise DataError(
                 f"{options.path}: its outputs are never negative and sum to 1: set outputs to probabilities"
             )
-        if options.outputs == "softmax-logits" and said.shape[1] == 1:
-            raise DataError(f"{options.path}: a softmax over one output always says 1: set outputs to logits")
         return said
 
     def _names(self, network: OnnxNetwork, context: TeacherContext) -> Names:

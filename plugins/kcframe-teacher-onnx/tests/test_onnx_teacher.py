@@ -61,16 +61,27 @@ def exported(model, path, batch=None, size=8, shape=None, dtype=torch.float32, *
     return str(path)
 
 
-def teacher(path, **options):
+def source(path, **options):
     options = {"mean": MEAN, "std": STD, "outputs": "logits", "label_map": NAMES, **options}
-    (found,) = Onnx(OnnxOptions(path=str(path), **options)).teachers(CONTEXT)
+    return Onnx(OnnxOptions(path=str(path), **options))
+
+
+def teacher(path, **options):
+    """The teacher, of which the early check finds nothing to say."""
+    made = source(path, **options)
+    made.check(CONTEXT)
+    (found,) = made.teachers(CONTEXT)
     return found
 
 
 def refused(path, error=DataError, **options):
+    """What is said of it, early and late alike."""
     with pytest.raises(error) as caught:
-        teacher(path, **options)
+        source(path, **options).teachers(CONTEXT)
     message = str(caught.value)
+    with pytest.raises(error) as early:
+        source(path, **options).check(CONTEXT)
+    assert str(early.value) == message
     if error is DataError:
         assert str(path) in message
     return message
@@ -297,7 +308,7 @@ def test_label_maps_that_do_not_fit(tmp_path, path):
     assert "has 3 entries for 4 outputs" in refused(path, label_map=["coupe", "wren", "swift"])
     assert "has 5 entries for 4 outputs" in refused(path, label_map=[*NAMES, None])
     assert "no output 4; its 4 outputs are numbered 0 to 3" in refused(path, label_map={4: "wren"})
-    assert "outputs 1 and 3 are both our 'wren'" in refused(path, label_map={3: "wren", 1: "wren"})
+    assert "output 1 and output 3 are both our 'wren'" in refused(path, label_map={3: "wren", 1: "wren"})
     assert "names none of its 4 outputs" in refused(path, label_map=[None] * 4)
     assert "its metadata names no classes: give it a label_map" in refused(path, label_map=None)
     file = tmp_path / "names.json"
@@ -309,7 +320,7 @@ def test_label_maps_that_do_not_fit(tmp_path, path):
     }.items():
         file.write_text(text)
         with pytest.raises(DataError, match="names.json") as caught:
-            teacher(path, label_map=str(file))
+            source(path, label_map=str(file)).check(CONTEXT)
         assert message in str(caught.value)
 
 
@@ -374,7 +385,9 @@ def test_without_onnxruntime(path, monkeypatch):
 
 
 def test_providers(path, monkeypatch):
-    assert "did you mean 'CPUExecutionProvider'?" in refused(path, providers=["CPUExecutionProvidr"])
+    for ask in ("check", "teachers"):
+        with pytest.raises(DataError, match="'CPUExecutionProvidr'; did you mean 'CPUExecutionProvider'?"):
+            getattr(source(path, providers=["CPUExecutionProvidr"]), ask)(CONTEXT)
     assert teacher(path, providers=["CPUExecutionProvider"]) is not None
     gpu = torch.device("cuda", 1)
     assert session._providers(None, [session.CUDA, session.CPU], "m", gpu) == [session.CUDA, session.CPU]
@@ -385,7 +398,19 @@ def test_providers(path, monkeypatch):
     with pytest.warns(UserWarning, match="birds.onnx runs on the CPU: .* no CUDAExecutionProvider"):
         session.open_session(b"", path, None, gpu)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [session.CUDA, session.CPU])
-    assert "cannot start it here" in refused(path, providers=[session.CUDA])
+    with pytest.raises(DataError, match="cannot start it here"):
+        source(path, providers=[session.CUDA]).teachers(CONTEXT)
+
+
+def test_providers_that_only_another_machine_has_are_no_reason_to_refuse_early(tmp_path, path):
+    source(path, providers=[session.CUDA]).check(CONTEXT)
+    source(path, providers=[session.CUDA, session.CPU]).check(CONTEXT)
+    with pytest.raises(DataError, match="has 1 entries for 4 outputs"):
+        source(path, providers=[session.CUDA, session.CPU], label_map=["wren"]).check(CONTEXT)
+    with pytest.raises(DataError, match="b.onnx: no such file"):
+        source(tmp_path / "b.onnx", providers=[session.CUDA]).check(CONTEXT)
+    with pytest.raises(DataError, match="no.json: no such file"):
+        source(path, providers=[session.CUDA], label_map=f"{tmp_path}/no.json").check(CONTEXT)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -12,11 +13,25 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from kcframe.errors import DataError, did_you_mean
+from kcframe.interfaces.label_map import Names, place_outputs, read_names
+from kcframe.interfaces.log_odds import ToLogits
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
-from kcframe_teacher_timm.label_map import Names, place_outputs, read_names
-from kcframe_teacher_timm.log_odds import Columns, FromSoftmaxLogits
 from kcframe_teacher_timm.options import TimmOptions
-from kcframe_teacher_timm.weights import load_into, read_state_dict
+from kcframe_teacher_timm.weights import read_state_dict, refuse_others
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What options and files say before there is a model.
+
+    about: timm's `pretrained_cfg`. state: the weights. label_map: int64 [C]. channels: of the pictures.
+    """
+
+    about: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    label_map: Tensor
+    to_logits: ToLogits
+    channels: int
 
 
 class Timm(TeacherSource):
@@ -25,7 +40,38 @@ class Timm(TeacherSource):
     name = "timm"
     Options = TimmOptions
 
+    def check(self, context: TeacherContext) -> None:
+        # All but whether the model takes pictures of its input size: only running it tells.
+        found = self._found(context)
+        try:
+            with torch.device("meta"):  # shapes without numbers: no time, no memory
+                model = self._model(found)
+        except DataError:  # it cannot be built, or not without numbers; the second attempt tells
+            model = self._model(found)
+        refuse_others(model, found.state, self.options.weights, self.options.model)
+        self._pictures(model, found)
+
     def teachers(self, context: TeacherContext) -> list[Teacher]:
+        options: TimmOptions = self.options
+        found = self._found(context)
+        model = self._model(found).eval()
+        refuse_others(model, found.state, options.weights, options.model)
+        model.load_state_dict(found.state)
+        mean, std, input_size = self._pictures(model, found)
+        _try(model, found.channels, input_size, options.model)
+        return [
+            Teacher(
+                options.name or posixpath.splitext(posixpath.basename(options.weights))[0],
+                nn.Sequential(model, found.to_logits),
+                found.label_map,
+                channels=found.channels,
+                mean=mean,
+                std=std,
+                input_size=input_size,
+            )
+        ]
+
+    def _found(self, context: TeacherContext) -> _Found:
         options: TimmOptions = self.options
         names = options.label_map
         if isinstance(names, str):
@@ -33,49 +79,32 @@ class Timm(TeacherSource):
         about = _about(options.model)
         state = read_state_dict(context.read(options.weights), options.weights)
         num_outputs = _num_outputs(state, about, names)
-        columns, classes = place_outputs(names, num_outputs, context.taxonomy, options.weights)
-        channels = options.channels or about["input_size"][0]
-        model = self._model(about, num_outputs, channels)
-        load_into(model.eval(), state, options.weights, options.model)
-        mean, std, input_size = self._pictures(model, channels)
-        _try(model, channels, input_size, options.model)
-        steps: list[nn.Module] = [model]
-        if options.outputs == "softmax-logits":
-            if num_outputs == 1:
-                raise DataError(
-                    f"{options.weights}: a softmax over one output always says 1: set outputs to logits"
-                )
-            steps.append(FromSoftmaxLogits())
-        if columns != list(range(num_outputs)):
-            steps.append(Columns(columns))
-        return [
-            Teacher(
-                options.name or posixpath.splitext(posixpath.basename(options.weights))[0],
-                nn.Sequential(*steps),
-                torch.tensor(classes),
-                channels=channels,
-                mean=mean,
-                std=std,
-                input_size=input_size,
-            )
-        ]
+        return _Found(
+            about=about,
+            state=state,
+            label_map=place_outputs(names, num_outputs, context.taxonomy, options.weights),
+            to_logits=ToLogits(options.outputs, num_outputs, options.weights),
+            channels=options.channels or about["input_size"][0],
+        )
 
-    def _model(self, about: Mapping[str, Any], num_outputs: int, channels: int) -> nn.Module:
-        """The network with random weights, C = num_outputs."""
-        size = self.options.input_size
+    def _model(self, found: _Found) -> nn.Module:
+        """The network with random weights, C outputs."""
+        options: TimmOptions = self.options
+        size = options.input_size
         # Only networks with position embeddings and the like are built for one size.
-        sized = {"img_size": size} if size and about.get("fixed_input_size") else {}
+        sized = {"img_size": size} if size and found.about.get("fixed_input_size") else {}
+        num_outputs, channels = len(found.label_map), found.channels
         try:
             return timm.create_model(
-                self.options.model, pretrained=False, num_classes=num_outputs, in_chans=channels, **sized
+                options.model, pretrained=False, num_classes=num_outputs, in_chans=channels, **sized
             )
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             asked = f"{channels} channels" + (f" and input_size {size}" if sized else "")
-            raise DataError(f"timm cannot build '{self.options.model}' for {asked}: {error}") from None
+            raise DataError(f"timm cannot build '{options.model}' for {asked}: {error}") from None
 
-    def _pictures(self, model: nn.Module, channels: int) -> tuple[Sequence[float], Sequence[float], int]:
+    def _pictures(self, model: nn.Module, found: _Found) -> tuple[Sequence[float], Sequence[float], int]:
         """(mean, std, pixels a side)."""
-        options = self.options
+        options: TimmOptions = self.options
         own = resolve_data_config({}, model=model)
         _, height, width = own["input_size"]
         if options.input_size is None and height != width:
@@ -86,9 +115,9 @@ class Timm(TeacherSource):
         mean = own["mean"] if options.mean is None else options.mean
         std = own["std"] if options.std is None else options.std
         for what, numbers in (("mean", mean), ("std", std)):
-            if len(numbers) not in (1, channels):
+            if len(numbers) not in (1, found.channels):
                 raise DataError(
-                    f"'{options.model}': {what} has {len(numbers)} numbers, not {channels}: set {what}"
+                    f"'{options.model}': {what} has {len(numbers)} numbers, not {found.channels}: set {what}"
                 )
         return mean, std, options.input_size or height
 

@@ -57,23 +57,19 @@ def _loaded(data: bytes, url: str) -> Any:
         ) from None
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], url: str, name: str) -> None:
-    """Copy a state dict's tensors into a model. name: the model's, for the message.
-
-    Raises DataError unless names and shapes agree.
-    """
+def refuse_others(model: nn.Module, state: Mapping[str, Tensor], url: str, name: str) -> None:
+    """Raises DataError unless names and shapes of a state dict are this model's. name: the model's."""
     own = model.state_dict()
     problems = []
     if missing := [key for key in own if key not in state]:
         problems.append(f"missing: {_some(missing)}")
-    if unexpected := [key for key in state if key not in own]:
+    if unexpected := sorted(set(state) - set(own)):  # safetensors has no order
         problems.append(f"unexpected: {_some(unexpected)}")
     if other := [key for key in own if key in state and own[key].shape != state[key].shape]:
         shapes = [f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}" for key in other]
         problems.append(f"of another shape: {_some(shapes)}")
     if problems:
         raise DataError(f"{url}: not the weights of this '{name}'; {'; '.join(problems)}")
-    model.load_state_dict(dict(state))
 
 
 def _some(names: Collection[str]) -> str:

@@ -42,16 +42,31 @@ def path(tmp_path):
     return tmp_path / "birds.v2.safetensors"
 
 
-def teacher(path, **options):
+def source(path, **options):
     options = {"model": "test_resnet", "label_map": NAMES, "outputs": "logits", **options}
-    (found,) = Timm(TimmOptions(weights=str(path), **options)).teachers(CONTEXT)
+    return Timm(TimmOptions(weights=str(path), **options))
+
+
+def teacher(path, **options):
+    """The teacher, of which the early check finds nothing to say."""
+    made = source(path, **options)
+    made.check(CONTEXT)
+    (found,) = made.teachers(CONTEXT)
     return found.eval()
 
 
-def refused(path, **options):
+def refused(path, early=True, **options):
+    """What is said of it, late and, if `early`, by the early check in the same words."""
     with pytest.raises(DataError) as caught:
-        teacher(path, **options)
-    return str(caught.value)
+        source(path, **options).teachers(CONTEXT)
+    message = str(caught.value)
+    if not early:
+        source(path, **options).check(CONTEXT)
+        return message
+    with pytest.raises(DataError) as caught:
+        source(path, **options).check(CONTEXT)
+    assert str(caught.value) == message
+    return message
 
 
 def close(found, expected):
@@ -94,7 +109,7 @@ def test_overrides(tmp_path, images):
     assert "'test_vit': mean has 3 numbers, not 1: set mean" in message
     message = refused(tmp_path / "w.safetensors", **{**options, "input_size": None})
     assert "of another shape: pos_embed [1, 5, 64] instead of [1, 101, 64]" in message
-    message = refused(tmp_path / "w.safetensors", **{**options, "input_size": 33})
+    message = refused(tmp_path / "w.safetensors", early=False, **{**options, "input_size": 33})
     assert "'test_vit' does not take pictures of 33 × 33: Input height (33)" in message
     message = refused(tmp_path / "w.safetensors", model="test_vit_relpos", input_size=1)
     assert "timm cannot build 'test_vit_relpos' for 3 channels and input_size 1: " in message
@@ -215,7 +230,7 @@ def test_label_maps_that_do_not_fit(tmp_path, path):
     assert said.endswith("did you mean 'wren'?")
     assert "has 3 entries for 4 outputs" in refused(path, label_map=["coupe", "wren", "swift"])
     assert "no output 4; its 4 outputs are numbered 0 to 3" in refused(path, label_map={4: "wren"})
-    assert "outputs 1 and 3 are both our 'wren'" in refused(path, label_map={3: "wren", 1: "wren"})
+    assert "output 1 and output 3 are both our 'wren'" in refused(path, label_map={3: "wren", 1: "wren"})
     assert "names none of its 4 outputs" in refused(path, label_map={})
     (tmp_path / "names.json").write_text('{"wren": "wren"}')
     assert "'wren' should be the number of an output" in refused(path, label_map=f"{tmp_path}/names.json")

@@ -1,0 +1,29 @@
+"""Patience with storage behind a network: what fails now mostly works a little later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from kcframe.errors import KcframeError
+
+Found = TypeVar("Found")
+
+# Seconds between attempts. One that has worked before mostly comes back; one that never has is more likely
+# named wrongly.
+PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
+HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
+    """What `action` gives, tried again after each pause. Raises what it raised last, or at once what no
+    waiting mends."""
+    for pause in pauses:
+        try:
+            return action()
+        except (*HOPELESS, KcframeError):
+            raise
+        except Exception:  # each storage raises its own
+            time.sleep(pause)
+    return action()
