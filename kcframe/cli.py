@@ -20,6 +20,24 @@ SET = click.option(
 )
 
 
+def _load_plugins(context: click.Context, parameter: click.Parameter, files: tuple[str, ...]) -> None:
+    from kcframe.registry import installed
+
+    for file in files:
+        installed().add_file(file)
+
+
+PLUGIN = click.option(
+    "--plugin",
+    multiple=True,
+    metavar="FILE",
+    expose_value=False,
+    is_eager=True,
+    callback=_load_plugins,
+    help="Load a plugin from a Python file, to try an idea before packaging it. May be repeated.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kcframe.__version__, prog_name="kcframe")
 def cli() -> None:
@@ -29,6 +47,7 @@ def cli() -> None:
 @cli.command()
 @RECIPE
 @SET
+@PLUGIN
 @click.option("--run-dir", metavar="URL", help="Where the run is kept (any fsspec URL). Default: runs/NAME.")
 @click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
 @click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
@@ -59,6 +78,7 @@ def run(
 @cli.command()
 @RECIPE
 @SET
+@PLUGIN
 @click.option("--run-dir", metavar="URL", help="Where the sweep is kept. Default: runs/NAME-sweep.")
 def tune(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
     """Try values for the fields in a recipe's search section (Ray Tune); keep the best as best.yaml."""
@@ -70,9 +90,10 @@ def tune(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
 @cli.command()
 @click.argument("recipes", metavar="RECIPE…", nargs=-1, required=True)
 @SET
+@PLUGIN
 def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check recipes: all errors at once, each with its place and the nearest valid name."""
-    from kcframe.commands.check import validate_recipes
+    from kcframe.commands.validate import validate_recipes
 
     validate_recipes(recipes, overrides)
 
@@ -80,6 +101,7 @@ def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
 @cli.command()
 @RECIPE
 @SET
+@PLUGIN
 def describe(recipe: str, overrides: tuple[str, ...]) -> None:
     """Show a recipe's layers and parameters, without training anything."""
     from kcframe.commands.describe import describe_recipe
@@ -90,9 +112,10 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("kind", required=False)
 @click.argument("name", required=False)
+@PLUGIN
 def plugins(kind: str | None, name: str | None) -> None:
     """List the installed plugins, or one plugin's options: kcframe plugins pacing self-paced."""
-    from kcframe.commands.check import show_plugins
+    from kcframe.commands.plugins import show_plugins
 
     show_plugins(kind, name)
 
@@ -129,6 +152,7 @@ ADDRESS = click.option(
 @cli.command()
 @RECIPE
 @SET
+@PLUGIN
 @ADDRESS
 @click.option(
     "--run-dir", required=True, metavar="URL", help="Where the run is kept: the cluster must reach it."
@@ -185,6 +209,7 @@ def step(rounds: int, steps: int, json_file: str | None) -> None:
 @bench.command()
 @RECIPE
 @SET
+@PLUGIN
 @click.option(
     "--workers", default="0,1,2", show_default=True, metavar="N,…", help="Numbers of loading processes."
 )

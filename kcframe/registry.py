@@ -185,7 +185,7 @@ class Registry:
             )
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
         self.add(module, file.name, digest, str(file))
-        self.files.append(path)
+        self.files.append(str(file))
 
     # -- what a recipe's check asks (kcframe.recipe.load.Catalog) ---------------------------------
 

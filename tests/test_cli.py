@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,9 +152,14 @@ def test_describe_shows_the_papers_totals():
 def test_plugins_lists_all_and_shows_one():
     listed = kcframe("plugins").stdout
     for name in ("glyphs", "self-paced", "fc-sc-shared", "top-k-bce", "inception-v2", "checkpoint"):
-        assert re.search(rf"^\w+ +{name} .*\(kcframe ", listed, re.MULTILINE)
+        assert re.search(rf"^ \w+ +{name} .*kcframe \d", listed, re.MULTILINE)
     shown = kcframe("plugins", "pacing", "self-paced").stdout
-    assert "start: Literal['paper', 'base-rate'], default paper" in shown
+    assert "start: paper | base-rate; default paper" in shown
+    assert "variance: number, at least 0, at most 1000000; default 0.001" in shown
+    nested = kcframe("plugins", "data", "glyphs").stdout
+    assert "verticals: mapping of text to the fields below, at least 1 long; required" in nested
+    assert "      scripts: list of text; default []" in nested
+    assert "kcframe plugins pacing self-paced" in kcframe("plugins", "self-paced", code=1).stderr
     assert "did you mean 'pacing'" in kcframe("plugins", "pace", code=1).stderr
 
 
@@ -181,3 +187,55 @@ def test_no_arguments_and_wrong_arguments_are_answered():
     assert "Usage: " in kcframe(code=2).stderr + kcframe("--help").stdout
     assert "No such command" in kcframe("rnu", code=2).stderr
     assert kcframe("--version").stdout.startswith("kcframe, version ")
+
+
+IDEA = """\
+import torch
+from pydantic import Field
+
+from kcframe.interfaces.hooks import hookimpl
+from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.pacing import Pacing
+
+
+class IdeaOptions(PluginOptions):
+    steps: int = Field(100, ge=1, description="steps until every vertical has its full weight")
+
+
+class Idea(Pacing):
+    \"\"\"Raises every vertical's weight from 0 to 1.\"\"\"
+
+    name = "idea"
+    Options = IdeaOptions
+
+    def weights(self, progress):
+        return torch.full((len(self.sizes),), min(1.0, progress.step / self.options.steps))
+
+
+@hookimpl(api=1)
+def kcframe_pacing():
+    return [Idea]
+"""
+
+
+def test_a_plugin_in_a_file_is_tried_here_and_packaged_for_a_cluster(tmp_path):
+    import yaml
+
+    from tests.conftest import TINY
+
+    (tmp_path / "idea.py").write_text(IDEA)
+    arms = {"idea": {"pacing": {"name": "idea", "options": {"steps": 3}}, "objective": "hard-bce"}}
+    recipe = {**TINY, "arms": arms, "baseline": None, "specialists": None}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    words = ("run", "r.yaml", "--plugin", "./idea.py", "--run-dir", "run")
+    kcframe(*words, cwd=tmp_path)
+    assert "idea.py" in json.loads((tmp_path / "run/versions.json").read_text())
+    (tmp_path / "idea.py").write_text(IDEA + "# another version\n")
+    assert "note: idea.py was" in kcframe(*words, cwd=tmp_path).stdout
+    shutil.rmtree(tmp_path / "run")
+    refused = kcframe(*words, "--backend", "ray", cwd=tmp_path, code=1).stderr
+    assert "--plugin idea.py: a cluster's other processes do not have this file" in refused
+    assert "kcframe new pacing idea" in refused
+    shown = kcframe("plugins", "pacing", "idea", "--plugin", "idea.py", cwd=tmp_path).stdout
+    assert "steps: whole number, at least 1; default 100" in shown
+    assert "no pacing 'idea' is installed" in kcframe("validate", "r.yaml", cwd=tmp_path, code=2).stderr

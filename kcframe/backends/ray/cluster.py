@@ -14,8 +14,9 @@ import pyarrow.fs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kcframe.errors import KcframeError, RunDirError
+from kcframe.errors import KcframeError, PluginError, RunDirError
 from kcframe.recipe.schema import Execution
+from kcframe.registry import installed
 from kcframe.run_dir import RECIPE, RunDir
 
 # Machines that are busy starting other things need longer than Ray gives them.
@@ -39,10 +40,24 @@ class ClusterError(KcframeError):
 
 def connect(execution: Execution) -> None:
     """Connect to the cluster that the recipe, or RAY_ADDRESS, names; else start one on this machine."""
+    refuse_plugin_files()
     if ray.is_initialized():
         return
     with _own_signal_handlers():
         _connect(execution)
+
+
+def refuse_plugin_files() -> None:
+    """PluginError if this process has a plugin that is a file of its own: other processes have not."""
+    registry = installed()
+    for path in registry.files:
+        own = (key for key, known in registry.components.items() if known.where == path)
+        kind, name = next(own, ("KIND", "NAME"))
+        raise PluginError(
+            f"--plugin {path}: a cluster's other processes do not have this file. Package it (`kcframe new "
+            f"{kind} {name}` writes a distribution to move it to) and pip install that on every machine; or "
+            "try the file with --backend local"
+        )
 
 
 @contextmanager

@@ -10,7 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kcframe
-from kcframe.backends.ray.cluster import ClusterError, first_line, refusals_in_words
+from kcframe.backends.ray.cluster import (
+    ClusterError,
+    first_line,
+    refusals_in_words,
+    refuse_plugin_files,
+)
 
 RECIPE_FILE = "recipe.yaml"
 PACKAGING = "ray._private.runtime_env.packaging"
@@ -44,6 +49,7 @@ class Jobs:
 
         packages: distributions that the cluster installs for this job, as pip names them.
         """
+        refuse_plugin_files()
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / RECIPE_FILE).write_text(recipe)
             environment = {
