@@ -195,15 +195,54 @@ def bench() -> None:
     """Measure what things cost on this machine."""
 
 
+ROUNDS = click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way."
+)
+JSON = click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"])
+)
+DTYPE = click.option(
+    "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"])
+)
+
+
 @bench.command()
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way.")
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(2), help="Steps a turn.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
-def step(rounds: int, steps: int, json_file: str | None) -> None:
-    """A training step on a Ray worker against one in this process, and what starting costs."""
+@click.option(
+    "--backend",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="local: what teachers cost a step, routed and not; ray: a step on a Ray worker against one here.",
+)
+@ROUNDS
+@click.option("--steps", type=click.IntRange(2), help="Steps a turn. Default: 4 (local), 400 (ray).")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images (local).")
+@click.option("--teachers", default=8, show_default=True, type=click.IntRange(1), help="(local)")
+@click.option("--image-size", default=64, show_default=True, type=click.IntRange(32), help="(local)")
+@DEVICE
+@DTYPE
+@JSON
+def step(
+    backend: str,
+    rounds: int,
+    steps: int | None,
+    batch: int,
+    teachers: int,
+    image_size: int,
+    device: str,
+    dtype: str,
+    json_file: str | None,
+) -> None:
+    """A whole training step: what teachers cost it, or (--backend ray) what Ray does."""
+    if backend == "ray":
+        from kcframe.commands.bench.overhead import bench_overhead
+
+        bench_overhead(rounds, steps or 400, json_file)
+        return
     from kcframe.commands.bench.step import bench_step
 
-    bench_step(rounds, steps, json_file)
+    bench_step(rounds, steps or 4, batch, teachers, image_size, device, dtype, json_file)
 
 
 @bench.command()
@@ -214,9 +253,9 @@ def step(rounds: int, steps: int, json_file: str | None) -> None:
     "--workers", default="0,1,2", show_default=True, metavar="N,…", help="Numbers of loading processes."
 )
 @click.option("--batches", default=20, show_default=True, type=click.IntRange(1), help="Batches a turn.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way.")
+@ROUNDS
 @click.option("--ray-data", is_flag=True, help="Compare with Ray Data.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
+@JSON
 def data(
     recipe: str,
     overrides: tuple[str, ...],

@@ -134,7 +134,7 @@ class Trainer:
         while self.step < self.num_steps:
             began = time.perf_counter()
             batch = next(batches)
-            terms = self._one_step(batch)
+            terms = self.one_step(batch)
             loss = sum(float(term.sum()) for term in terms.values())
             self.throughput.add(batch.whole, time.perf_counter() - began)
             if not math.isfinite(loss):
@@ -180,7 +180,8 @@ class Trainer:
         every = self.job.train.evaluate_every
         return epoch == self.job.train.epochs or (bool(every) and epoch % every == 0)
 
-    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+    def one_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Learn from one batch; each term of the loss, float32 [M]."""
         job, world = self.job, self.world
         images, labels = batch.images.to(world.device, non_blocking=True), batch.labels
         rows, classes = labels.rows().to(world.device), labels.classes.to(world.device)

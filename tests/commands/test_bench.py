@@ -42,8 +42,18 @@ def test_data_by_way_of_ray_data_are_the_same_pictures(tiny, cluster):
         torch.testing.assert_close(batch.images, plan[step].images, rtol=0, atol=0)
 
 
-def test_step(tmp_path, cluster):
-    call("step", "--rounds", 1, "--steps", 4, "--json", tmp_path / "f.json")
+def test_step(tmp_path):
+    small = ("--rounds", 1, "--steps", 2, "--batch", 4, "--teachers", 2, "--image-size", 32)
+    call("step", *small, "--json", tmp_path / "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())
+    ways = ["student only", "+ routed teachers", "+ all teachers on all images"]
+    assert [row["way"] for row in found["rows"]] == ways == list(found["images_per_second"])
+    assert all(len(row["seconds"]) == 2 for row in found["rows"])
+    assert 0 < found["routing_share"] < 1
+
+
+def test_step_on_ray(tmp_path, cluster):
+    call("step", "--backend", "ray", "--rounds", 1, "--steps", 4, "--json", tmp_path / "f.json")
     found = json.loads((tmp_path / "f.json").read_text())
     assert [row["backend"] for row in found["rows"]] == ["local", "ray"]
     local, ray = (row["images_per_second"] for row in found["rows"])

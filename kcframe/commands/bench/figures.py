@@ -1,12 +1,15 @@
-"""What the benchmarks share: spreads as text, and files for machines."""
+"""What the benchmarks share: time, spreads as text, and files for machines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from kcframe.errors import RunDirError
 
@@ -14,6 +17,17 @@ from kcframe.errors import RunDirError
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """'1.042 (1.031–1.060)': median, lowest, highest."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def waited_for(device: torch.device, action: Callable[[], object]) -> float:
+    """Seconds that an action takes, a GPU's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def write_json(found: dict[str, Any], json_file: str | None) -> None:

@@ -1,10 +1,8 @@
-"""`kcframe bench step`: a training step on a Ray worker against one in this process."""
+"""`kcframe bench step`: what teachers cost a training step, and what routing saves of it."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -12,109 +10,219 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 
-from kcframe.assemble import build_source
-from kcframe.backends import get_backend
-from kcframe.commands.bench.figures import write_json
-from kcframe.console import RunDisplay
-from kcframe.pipeline import prepare
-from kcframe.recipe.schema import Recipe
-from kcframe.run_dir import RESULT, RunDir
-from kcframe.stages import Stage, mark
+from kcframe.assemble import build_objective, build_source, build_specialist, build_student
+from kcframe.backends.local import choose_device
+from kcframe.commands.bench.figures import spread, waited_for, write_json
+from kcframe.engine.batches import Batch
+from kcframe.engine.routing import Router
+from kcframe.engine.targets import SlotIndex, SlotTargets
+from kcframe.engine.train import Job, Trainer
+from kcframe.engine.world import World
+from kcframe.interfaces.data import DataSource, Labels
+from kcframe.interfaces.teacher import Teacher
+from kcframe.recipe.schema import PluginRef, Recipe
+from kcframe.run_dir import RunDir
+from kcframe.taxonomy import Taxonomy
+
+STUDENT_ONLY, ROUTED, ALL = "student only", "+ routed teachers", "+ all teachers on all images"
 
 
-def bench_step(rounds: int, steps: int, json_file: str | None) -> None:
-    """A training step on a Ray worker against one in this process, and what starting on Ray costs."""
-    recipe = _recipe(steps)
-    rows: list[dict[str, Any]] = []
-    began = time.perf_counter()
-    from kcframe.backends.ray.cluster import connect
+class _Silent:
+    def step(self, step: int, num_steps: int, loss: float) -> None: ...
 
-    connect(recipe.execution)
-    start = time.perf_counter() - began
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(rounds):
-            for backend in ("local", "ray"):
-                name = f"{backend}-{number}"
-                row = _one_run(recipe, backend, Path(folder) / name)
-                rows.append({"backend": backend, **row})
-                speed, beside = row["images_per_second"], row["beside"]
-                console.print(f"  {name}: {speed:.0f} images/s, {beside:.1f} s beside steps")
-    ratios = [
-        local["images_per_second"] / ray["images_per_second"]
-        for local, ray in zip(rows[::2], rows[1::2], strict=True)
-    ]
-    beside = [row["beside"] for row in rows if row["backend"] == "ray"]
+    def evaluated(self, epoch: int, evaluation: Any) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class _AskAll(Router):
+    """Every teacher sees every image, the way peers do it."""
+
+    def assign(self, labels: Labels) -> Tensor:
+        return torch.ones(len(labels), len(self.teachers), dtype=torch.bool)
+
+
+class _Free(nn.Module):
+    """A network that costs nothing: what is left of asking it is routing."""
+
+    def __init__(self, num_outputs: int):
+        super().__init__()
+        self.register_buffer("said", torch.randn(1, num_outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.said.expand(len(images), -1)
+
+
+def bench_step(
+    rounds: int,
+    steps: int,
+    batch: int,
+    teachers: int,
+    image_size: int,
+    device: str,
+    dtype: str,
+    json_file: str | None,
+) -> None:
+    """Whole training steps on pictures from memory: without teachers, with routed ones, with all of them on
+    all images; and routing (sorting a batch, top-K, scatter) by itself."""
+    world = World(device=choose_device(device))
+    recipe = _recipe(batch, teachers, image_size, dtype)
+    source = build_source(recipe)
+    batches = _batches(source, batch, steps + 1)
+    ways = _trainers(recipe, source, world)
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, trainer in ways.items():
+            trainer.one_step(batches[0])  # warms up what the other ways have cooled
+            for each in batches[1:]:
+                times[way].append(waited_for(world.device, lambda t=trainer, b=each: t.one_step(b)))
+    routing = [_routing(recipe, source, world, each) for each in batches[1:] for _ in range(rounds)]
+    speeds = {way: [batch / seconds for seconds in values] for way, values in times.items()}
+    middle = {way: median(values) for way, values in times.items()}
     found = {
-        "ray_step_over_local": median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "cluster_start_seconds": start,
-        "first_stage_beside_steps_seconds": beside[0],
-        "later_stages_beside_steps_seconds": median(beside[1:]) if beside[1:] else None,
-        "local_beside_steps_seconds": median(row["beside"] for row in rows if row["backend"] == "local"),
-        "threads": torch.get_num_threads(),
-        "rows": rows,
+        "device": _name_of(world.device),
+        "dtype": dtype,
+        "batch": batch,
+        "teachers": teachers,
+        "image_size": image_size,
+        "images_per_second": {way: median(values) for way, values in speeds.items()},
+        "routed_over_student": middle[ROUTED] / middle[STUDENT_ONLY],
+        "all_over_routed": middle[ALL] / middle[ROUTED],
+        "routing_share": median(routing) / middle[ROUTED],
+        "rows": [{"way": way, "seconds": values} for way, values in times.items()],
     }
-    console.print(_table(found))
+    Console().print(_table(found, speeds, routing, middle))
     write_json(found, json_file)
 
 
-def _recipe(steps: int) -> Recipe:
-    """The quickstart's network on pictures from memory, one arm, one epoch of `steps` steps."""
-    batch = 128
-    data = {
-        "verticals": 10,
-        "classes": 1000,
-        "image_size": 32,
-        "test_images": 20,
-        "train_images": batch * steps,
+def _recipe(batch: int, teachers: int, image_size: int, dtype: str) -> Recipe:
+    network = {"name": "torchvision", "options": {"model": "resnet18"}}
+    classes = 1000 * teachers
+    data = {"verticals": teachers, "classes": classes, "image_size": image_size, "channels": 3}
+    student = {
+        "backbone": network,
+        "expander": {"name": "fc-sc", "options": {"s1": 1024, "s2": 256}},
+        "pacing": {"name": "self-paced", "options": {"start": "base-rate"}},
+        "objective": {"name": "top-k-bce"},
+        "train": {"epochs": 1, "batch_size": batch, "learning_rate": 1e-3, "precision": dtype},
     }
     return Recipe.model_validate(
         {
             "kcframe": 1,
             "name": "bench",
-            "data": {"name": "synthetic", "options": {**data, "train_images": batch * steps}},
-            "arms": {
-                "student": {
-                    "backbone": {"name": "small-cnn", "options": {"widths": [16, 32, 64, 128]}},
-                    "expander": {"name": "fc-sc", "options": {"s1": 128, "s2": 64}},
-                    "pacing": {"name": "self-paced", "options": {"start": "base-rate"}},
-                    "objective": {"name": "hard-bce"},
-                    "train": {"epochs": 1, "batch_size": batch, "learning_rate": 1e-3, "log_every": 10},
-                }
-            },
-            "execution": {"resources_per_worker": {"CPU": torch.get_num_threads()}, "device": "cpu"},
+            "data": {"name": "synthetic", "options": {**data, "train_images": classes, "test_images": 1}},
+            "specialists": {"backbone": network, "train": student["train"]},
+            "arms": {"student": student},
         }
     )
 
 
-def _one_run(recipe: Recipe, backend: str, folder: Path) -> dict[str, float]:
-    """images_per_second of the steps, and the seconds of the run in which no step was made."""
-    run_dir, stage = RunDir(folder), Stage("arm", "student")
-    prepare(recipe, build_source(recipe), run_dir, lambda text: None)
-    mark(stage, recipe, run_dir)
-    began = time.perf_counter()
-    with RunDisplay(Console(quiet=True)) as quiet:
-        quiet.plan([stage], 0)
-        get_backend(backend).run([stage], recipe, run_dir, quiet, lambda: False)
-    wall = time.perf_counter() - began
-    result = run_dir.read_json(f"{stage.folder}/{RESULT}")
-    speed = result["images_per_second"]
-    return {"images_per_second": speed, "beside": wall - result["train_images"] / speed}
+def _batches(source: DataSource, size: int, num: int) -> list[Batch]:
+    images = source.split("train")
+    found = []
+    for number in range(num):
+        indices = torch.arange(number * size, (number + 1) * size) % len(images)
+        found.append(Batch(images.load(indices, None), images.labels.take(indices), size))
+    return found
 
 
-def _table(found: dict[str, Any]) -> Table:
-    table = Table(title=f"a step, {found['threads']} threads", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    table.add_column("", justify="right")
-    spread = f"{found['ray_step_over_local']:.3f} ({found['lowest']:.3f}–{found['highest']:.3f})"
-    table.add_row("time of a step on a Ray worker over one in this process", spread)
-    table.add_row("starting the cluster", f"{found['cluster_start_seconds']:.1f} s")
-    first, later = found["first_stage_beside_steps_seconds"], found["later_stages_beside_steps_seconds"]
-    table.add_row("first stage on Ray, beside its steps (a process imports torch)", f"{first:.1f} s")
-    if later is not None:
-        table.add_row("later stages on Ray, beside their steps (the process is used again)", f"{later:.1f} s")
-    table.add_row("a stage in this process, beside its steps", f"{found['local_beside_steps_seconds']:.1f} s")
+def _trainers(recipe: Recipe, source: DataSource, world: World) -> dict[str, Trainer]:
+    """One for each way, with students that start alike."""
+    spec, taxonomy = recipe.arms["student"], source.taxonomy
+    objective = build_objective(spec.objective)
+
+    def trainer(ref: PluginRef, router: Callable[..., Router] | None) -> Trainer:
+        torch.manual_seed(0)
+        job = Job(
+            name="bench",
+            folder="arms/bench",
+            settings={},
+            student=build_student(spec, source.channels, source.image_size, taxonomy),
+            objective=build_objective(ref),
+            taxonomy=taxonomy,
+            images=source.split("train"),
+            labels=source.split("train").labels,
+            indices=torch.arange(taxonomy.num_classes),
+            router=None,
+            train=spec.train,
+            seed=0,
+            evaluation=lambda: None,
+        )
+        if router is not None:
+            asked = _specialists(recipe, source, taxonomy)
+            job.router = router(
+                asked, taxonomy.num_classes, objective.soften, objective.num_kept, world.device
+            )
+        made = Trainer(job, RunDir("memory://bench"), world, _Silent())
+        made.student.train()
+        return made
+
+    labels_only = PluginRef(name="hard-bce")
+    return {
+        STUDENT_ONLY: trainer(labels_only, None),
+        ROUTED: trainer(spec.objective, Router),
+        ALL: trainer(spec.objective, _AskAll),
+    }
+
+
+def _specialists(recipe: Recipe, source: DataSource, taxonomy: Taxonomy) -> list[Teacher]:
+    def teacher(vertical: int) -> Teacher:
+        own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
+        network = build_specialist(recipe.specialists, source.channels, source.image_size, len(own))
+        return _teacher(network, own, source)
+
+    return [teacher(vertical) for vertical in range(taxonomy.num_verticals)]
+
+
+def _teacher(network: nn.Module, own: Tensor, source: DataSource) -> Teacher:
+    return Teacher(
+        "bench",
+        network,
+        own,
+        channels=source.channels,
+        mean=(0.0,),
+        std=(1.0,),
+        input_size=source.image_size,
+    )
+
+
+def _routing(recipe: Recipe, source: DataSource, world: World, batch: Batch) -> float:
+    """Seconds that routing takes by itself: teachers that cost nothing are asked, and what they say is put
+    where each vertical's block finds it."""
+    taxonomy = source.taxonomy
+    objective = build_objective(recipe.arms["student"].objective)
+    own = [torch.from_numpy(taxonomy.vertical_classes(v)).long() for v in range(taxonomy.num_verticals)]
+    teachers = [_teacher(_Free(len(each)), each, source) for each in own]
+    router = Router(teachers, taxonomy.num_classes, objective.soften, objective.num_kept, world.device)
+    index, images = SlotIndex(taxonomy, world.device), batch.images.to(world.device)
+
+    def route() -> None:
+        SlotTargets(index, len(batch.labels), *router(images, batch.labels, None))
+
+    route()
+    return waited_for(world.device, route)
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _table(
+    found: dict[str, Any], speeds: dict[str, list[float]], routing: list[float], middle: dict[str, float]
+) -> Table:
+    title = (
+        f"a training step: resnet18 student, {found['teachers']} resnet18 teachers, batch {found['batch']}, "
+        f"{found['image_size']} pixels, {found['dtype']}, {found['device']}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("", "images/s", "time, over student only"):
+        table.add_column(column, justify="left" if not column else "right")
+    for way, values in speeds.items():
+        table.add_row(way, spread(values, 1), f"{middle[way] / middle[STUDENT_ONLY]:.2f}")
+    shares = [seconds / middle[ROUTED] for seconds in routing]
+    table.add_row("routing alone, of a step with routed teachers", "", f"{median(shares):.2%}")
     return table
