@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -118,6 +119,29 @@ def plugins(kind: str | None, name: str | None) -> None:
     from kcframe.commands.plugins import show_plugins
 
     show_plugins(kind, name)
+
+
+@cli.command("check-plugin")
+@click.argument("name", metavar="NAME")
+@click.option("--kind", metavar="KIND", help="Where several plugins have the name; or write KIND/NAME.")
+@click.option("--options", metavar="YAML", help="As a recipe would give them, e.g. '{rate: 0.5}'.")
+@PLUGIN
+def check_plugin(name: str, kind: str | None, options: str | None) -> None:
+    """Put a plugin to the checks of its kind: shapes, gradients, saved state, whole tiny runs."""
+    from kcframe.commands.check_plugin import check_plugin
+
+    check_plugin(name, kind, options)
+
+
+@cli.command()
+@click.argument("kind", metavar="KIND")
+@click.argument("name", metavar="NAME")
+@click.option("--folder", metavar="DIR", default=".", help="Where its folder is put. Default: here.")
+def new(kind: str, name: str, folder: str) -> None:
+    """Write a new plugin that works: a folder with a class, a README and tests."""
+    from kcframe.commands.new import new_plugin
+
+    new_plugin(kind, name, folder)
 
 
 @cli.command()
@@ -243,6 +267,50 @@ def step(
     from kcframe.commands.bench.step import bench_step
 
     bench_step(rounds, steps or 4, batch, teachers, image_size, device, dtype, json_file)
+
+
+def _count(name: str, default: int, help: str):
+    return click.option(name, default=default, show_default=True, type=click.IntRange(1), help=help)
+
+
+@bench.command()
+@_count("--classes", 100_000, "N.")
+@_count("--verticals", 20, "M, of uneven sizes.")
+@_count("--features", 1024, "D, of the backbone.")
+@_count("--s1", 4096, "Units of the first layer.")
+@_count("--s2", 512, "Units of the second layer.")
+@_count("--kept", 100, "K.")
+@_count("--batch", 256, "Images a step.")
+@click.option("--expander", default="fc-sc", show_default=True, metavar="NAME", help="Any with s1 and s2.")
+@DEVICE
+@DTYPE
+@_count("--rounds", 7, "Turns of each way.")
+@click.option(
+    "--trained",
+    default=60,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Steps of training before the gradient filter is measured; 0: leave it out.",
+)
+@click.option("--filter", "filter_error", default=1e-3, show_default=True, help="train.gradient_filter.")
+@click.option("--scaling", is_flag=True, help="Also: time and memory for N from 12,500 to 200,000.")
+@JSON
+def head(
+    rounds: int,
+    trained: int,
+    filter_error: float,
+    scaling: bool,
+    json_file: str | None,
+    device: str,
+    dtype: str,
+    **sizes,
+) -> None:
+    """A step of head, pacing and objective, over its bare matrix products and the dense way."""
+    # Before torch comes in: its profiler, which counts the memory, tells of itself on the terminal.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from kcframe.commands.bench.head import bench_head, sizes_from
+
+    bench_head(sizes_from(device, dtype, sizes), rounds, trained, filter_error, scaling, json_file)
 
 
 @bench.command()

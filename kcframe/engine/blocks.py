@@ -1,8 +1,9 @@
-"""The head's loss and gradient, one vertical at a time.
+"""The head's loss and gradient, one vertical at a time (eq. 2 to 4).
 
 The sigmoid loss is a sum over classes, so no two verticals' logits are ever needed together: each
 block's gradient is computed as soon as its loss is known, and the block is freed. Memory is
-B x max N_v, and objectives and pacing are written as plain PyTorch on one block.
+B x max N_v, and objectives and pacing are written as plain PyTorch on one block. Where both give their
+gradients in closed form (the built-in ones do), autograd is left out of the block.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kcframe.engine import closed_form
 from kcframe.engine.boundary import ask, shaped
+from kcframe.engine.closed_form import Workspace
 from kcframe.engine.model import Head
 from kcframe.engine.progress import tally
 from kcframe.errors import PluginError
@@ -38,11 +41,14 @@ def backward_by_block(
     targets: Callable[[int], BlockTargets],
     weights: Tensor | Mapping[str, Tensor] | None,
     batch_size: int,
+    workspace: Workspace | None = None,
+    filter_error: float | None = None,
 ) -> Outcome:
     """Run the head on features [B, D] and back-propagate the loss of eq. 2 (or the objective's own).
 
     targets: vertical -> its BlockTargets. weights: what the pacing's `weights` gave. batch_size: what the
-    sum is divided by, the images of all workers together.
+    sum is divided by, the images of all workers together. workspace: memory kept from step to step.
+    filter_error: `train.gradient_filter`; None: off.
     Gradients are added to the head's parameters and, through `features`, to the backbone's.
     """
     shared = head.shared(features)
@@ -51,26 +57,58 @@ def backward_by_block(
     num_verticals = len(head.sizes)
     terms: dict[str, Tensor] = {}
     tallies = []
+    workspace = workspace or Workspace()
     for vertical in range(num_verticals):
-        logits = _full(head.block(vertical, leaf))
-        asked = targets(vertical)
-        named = _terms(objective, logits, asked)
-        shares = ask(head.pacing, "image_weights", logits.detach(), asked)
-        if shares is not None:
-            shaped(head.pacing, "image_weights", (len(logits),), shares)
-        loss = logits.new_zeros(())
+        asked, share = targets(vertical), _shares(weights, vertical, batch_size)
+        if closed_form.knows_closed_form(head, objective, vertical):
+            named, logits = closed_form.backward(
+                head, objective, leaf, vertical, asked, share, workspace, filter_error
+            )
+        else:
+            named, logits = _by_autograd(head, objective, leaf, vertical, asked, share)
         for name, term in named.items():
-            weighed = term if shares is None else _weighed(term, shares, objective, head.pacing)
-            weight = weights.get(name) if isinstance(weights, Mapping) else weights
-            loss = loss + weighed.sum() * (1.0 if weight is None else weight[vertical])
             row = terms.setdefault(name, torch.zeros(num_verticals, device=features.device))
-            row[vertical] = term.detach().sum() / batch_size
-        (loss / batch_size).backward()
+            row[vertical] = term.sum() / batch_size
         if head.pacing.uses_accuracy:
-            tallies.append(tally(logits.detach(), asked))
+            tallies.append(tally(logits, asked))
     if leaf.grad is not None:
         shared.backward(leaf.grad.to(shared.dtype))
     return Outcome(terms, torch.stack(tallies) if tallies else None)
+
+
+def _shares(
+    weights: Tensor | Mapping[str, Tensor] | None, vertical: int, batch_size: int
+) -> Callable[[str], Tensor | float]:
+    """The name of a term -> what it is multiplied by in this vertical's part of the loss."""
+
+    def share(name: str) -> Tensor | float:
+        weight = weights.get(name) if isinstance(weights, Mapping) else weights
+        # In float64: it scales blocks of any format, and 1 / B is rounded in a short one.
+        return (1.0 if weight is None else weight[vertical].double()) / batch_size
+
+    return share
+
+
+def _by_autograd(
+    head: Head,
+    objective: Objective,
+    shared: Tensor,
+    vertical: int,
+    targets: BlockTargets,
+    share: Callable[[str], Tensor | float],
+) -> tuple[dict[str, Tensor], Tensor]:
+    """As `closed_form.backward`, for pacing and objectives that are plain PyTorch."""
+    logits = _full(head.block(vertical, shared))
+    named = _terms(objective, logits, targets)
+    image_weights = ask(head.pacing, "image_weights", logits.detach(), targets)
+    if image_weights is not None:
+        shaped(head.pacing, "image_weights", (len(logits),), image_weights)
+    loss = logits.new_zeros(())
+    for name, term in named.items():
+        weighed = term if image_weights is None else _weighed(term, image_weights, objective, head.pacing)
+        loss = loss + weighed.sum() * share(name)
+    loss.backward()
+    return {name: term.detach() for name, term in named.items()}, logits.detach()
 
 
 def _terms(objective: Objective, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ from kcframe.interfaces.teacher import prepare_images
 class Direct(Expander):
     """No layer between features and classes: a specialist's head."""
 
+    rowwise = True
+
     def __init__(self, num_features: int, sizes: Sequence[int]):
         super().__init__(PluginOptions(), num_features, sizes)
         self.num_features = num_features

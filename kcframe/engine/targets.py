@@ -1,4 +1,4 @@
-"""A batch's targets: sparse, in slot order, so that each vertical's block is one slice of them."""
+"""A batch's targets: sparse, in the verticals' order, so that each block's are one slice of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class SlotIndex:
         self.one_each = taxonomy.num_slots == taxonomy.num_classes
         verticals = torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes))
         self.slot_verticals = verticals.to(device)
+        self.verticals = torch.arange(len(self.sizes) + 1, device=device)
 
     def by_class(self, values: Tensor) -> Tensor:
         """float [M], a value a vertical -> [N], a value a class: the largest of its verticals'."""
@@ -27,8 +28,8 @@ class SlotIndex:
         owners = torch.repeat_interleave(torch.arange(len(found), device=values.device), self.first.diff())
         return found.scatter_reduce_(0, owners, values[self.slot_verticals[self.class_slots]], "amax")
 
-    def spread(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, class, value) triples -> (row, slot, value) triples sorted by slot.
+    def spread(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(row, class, value) triples -> (vertical, row, slot, value) ones, sorted by vertical and row.
 
         A class in several verticals becomes one triple a vertical.
         """
@@ -42,8 +43,10 @@ class SlotIndex:
             within = torch.arange(len(which), device=classes.device) - before[which]
             slots = self.class_slots[self.first[classes][which] + within]
             rows, values = rows[which], values[which]
-        slots, order = slots.sort(stable=True)
-        return rows[order], slots, values[order]
+        verticals = self.slot_verticals[slots]
+        most = int(rows.max()) + 1 if len(rows) else 1
+        order = (verticals * most + rows).argsort(stable=True)
+        return verticals[order], rows[order], slots[order], values[order]
 
 
 class SlotTargets:
@@ -52,9 +55,9 @@ class SlotTargets:
     def __init__(self, index: SlotIndex, batch_size: int, rows: Tensor, classes: Tensor, values: Tensor):
         """rows: int64 [n], images of the batch. classes: int [n], class ids. values: float32 [n]."""
         self.index, self.batch_size = index, batch_size
-        self.rows, self.slots, self.values = index.spread(rows, classes, values)
-        # One look at where each vertical's slots begin, instead of one search a vertical.
-        self.cuts = torch.searchsorted(self.slots, index.offsets).tolist()
+        verticals, self.rows, self.slots, self.values = index.spread(rows, classes, values)
+        # One look at where each vertical's targets begin, instead of one search a vertical.
+        self.cuts = torch.searchsorted(verticals, index.verticals).tolist()
 
     def block(self, vertical: int) -> SparseTargets:
         """The targets of a vertical, columns counted within it."""

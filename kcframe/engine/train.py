@@ -16,6 +16,7 @@ from kcframe.engine.batches import Batch, Plan, load_batches
 from kcframe.engine.blocks import backward_by_block
 from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.checkpoint import pack, unpack
+from kcframe.engine.closed_form import Workspace
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
@@ -107,6 +108,7 @@ class Trainer:
         self.smoothed = Smoothed(job.taxonomy.num_verticals)
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
         self.throughput = Throughput()
+        self.workspace = Workspace()
 
     def run(self) -> Evaluation | None:
         """Train to the end and measure the finished network (on rank 0; None elsewhere).
@@ -203,6 +205,8 @@ class Trainer:
                 lambda vertical: block_targets(hard, soft, vertical, temperatures),
                 weights,
                 batch.whole,
+                self.workspace,
+                None if job.train.gradient_filter == "off" else job.train.gradient_filter,
             )
         # Each worker divided by the whole batch, so the sum is the whole batch's mean.
         world.sum(p.grad for p in self.student.parameters() if p.grad is not None)

@@ -30,6 +30,10 @@ class Expander(nn.Module, ABC):
     name: ClassVar[str]
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
+    rowwise: bool = False
+    """True says that an image's hidden units depend on that image alone (no batch statistics, nothing
+    random): only then may `train.gradient_filter` leave images out of a block's backward products."""
+
     def __init__(self, options: PluginOptions, num_features: int, sizes: Sequence[int]):
         """num_features: D of the backbone. sizes: (N_1, …, N_M)."""
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from kcframe.interfaces.options import PluginOptions
 class SparseTargets:
     """Targets that are zero but for a few entries, in a matrix of `shape`.
 
-    rows, columns: int64 [n]; values: float32 [n]; no (row, column) stands twice.
+    rows, columns: int64 [n], rows ascending; values: float32 [n]; no (row, column) stands twice.
     """
 
     rows: Tensor
@@ -29,6 +30,21 @@ class SparseTargets:
         full = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
         full[self.rows, self.columns] = self.values
         return full
+
+    def in_turn(self, starts: Sequence[int]) -> list[SparseTargets]:
+        """Cut before each of the rows `starts`, ascending from 0; rows are counted from the cut."""
+        first = torch.tensor(starts, device=self.rows.device)
+        cuts = [*torch.searchsorted(self.rows, first).tolist(), len(self.rows)]
+        ends = [*starts[1:], self.shape[0]]
+        return [
+            SparseTargets(
+                self.rows[low:high] - start,
+                self.columns[low:high],
+                self.values[low:high],
+                (end - start, self.shape[1]),
+            )
+            for low, high, start, end in zip(cuts, cuts[1:], starts, ends, strict=False)
+        ]
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,15 @@ class BlockTargets:
     hard: SparseTargets
     soft: SparseTargets | None
     temperature_scale: Tensor | float = 1.0
+
+    def in_turn(self, starts: Sequence[int]) -> list[BlockTargets]:
+        """The targets of the images from each of `starts` (ascending from 0) to the next."""
+        hard = self.hard.in_turn(starts)
+        soft = [None] * len(starts) if self.soft is None else self.soft.in_turn(starts)
+        return [
+            BlockTargets(self.vertical, *both, self.temperature_scale)
+            for both in zip(hard, soft, strict=True)
+        ]
 
 
 class Objective(nn.Module, ABC):
@@ -65,6 +90,9 @@ class Objective(nn.Module, ABC):
     num_kept: int | None = None
     """K: how many of a teacher's most probable classes are kept an image; None keeps all."""
 
+    has_closed_form: bool = False
+    """True says that `gradient` is there too: faster than autograd on `forward`, and never needed."""
+
     def __init__(self, options: PluginOptions):
         super().__init__()
         self.options = options
@@ -83,3 +111,13 @@ class Objective(nn.Module, ABC):
         A term may also be a scalar, summed over images too; then no pacing can weigh images. The engine
         divides by the batch size, applies the pacing's weights and adds up the terms.
         """
+
+    def gradient(
+        self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of `forward`, each [b], and into `out` [b, N_v] the gradient of
+        sum over terms of share(its name) * its sum, with respect to the paced logits [b, N_v].
+
+        Called without autograd, with some of a block's images at a time; may not change `logits`.
+        """
+        raise NotImplementedError

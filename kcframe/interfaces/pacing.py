@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -58,6 +58,10 @@ class Pacing(nn.Module, ABC):
     uses_accuracy: bool = False
     """True asks the engine to fill `Progress.accuracy` and `.teacher_accuracy`, at a small cost a step."""
 
+    has_closed_form: bool = False
+    """True says that `apply` and `pull_back` are there too: faster than autograd on `forward`, and never
+    needed. They are used where the objective has a closed form as well."""
+
     def __init__(self, options: PluginOptions, sizes: Sequence[int], num_classes: int):
         """sizes: (N_1, …, N_M). num_classes: N."""
         super().__init__()
@@ -71,6 +75,18 @@ class Pacing(nn.Module, ABC):
     def forward(self, logits: Tensor, vertical: int) -> Tensor:
         """One vertical's logits [B, N_v] -> paced logits [B, N_v]. Default: unchanged."""
         return logits
+
+    def apply(self, logits: Tensor, vertical: int) -> Any:
+        """`forward` in place: logits [b, N_v], some of a block's images, become the paced ones.
+
+        Called without autograd. Returns whatever `pull_back` needs.
+        """
+        raise NotImplementedError
+
+    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
+        """Turns dL/dpaced [b, N_v] into dL/dlogits in place, and adds to the `grad` of the pacing's own
+        parameters. paced: what `apply` left; saved: what it returned."""
+        raise NotImplementedError
 
     def weights(self, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
         """float [M]: each vertical's share in the loss of the coming step. None: all 1.

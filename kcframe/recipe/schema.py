@@ -49,6 +49,11 @@ class Train(Section):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
     clip_gradient_norm: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs under autocast")
+    gradient_filter: Literal["off"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
+        "off",
+        description="images whose gradient hardly counts are left out of a block's backward products, up to "
+        "this relative error of the block's weight gradient, e.g. 1e-3",
+    )
     log_every: int = Field(10, ge=1, description="steps between lines in the metrics")
     evaluate_every: int = Field(1, ge=0, description="epochs between evaluations; 0: only at the end")
     checkpoint_every: int | None = Field(

@@ -68,3 +68,43 @@ def test_wrong_numbers_and_files_are_answered(tiny, tmp_path):
     assert "'many': write numbers, e.g. 0,2,4" in done.output
     with pytest.raises(RunDirError, match="--json .*/no/f.json: cannot be written: No such file"):
         call("data", tiny(), "--workers", "0", "--batches", 1, "--json", tmp_path / "no/f.json")
+
+
+def test_head(tmp_path):
+    small = ("--classes", 300, "--verticals", 4, "--s1", 32, "--s2", 16, "--batch", 16, "--kept", 5)
+    out = call("head", *small, "--rounds", 2, "--trained", 2, "--json", tmp_path / "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())
+    ways = {row["way"]: row for row in found["rows"]}
+    assert {"matrix products", "this head", "plain plugins", "dense"} <= set(ways)
+    seconds = [ways[way]["seconds"] for way in ("this head", "matrix products")]
+    ratios = [a / b for a, b in zip(*seconds, strict=True)]
+    assert found["step_over_matmuls"] == pytest.approx(sum(ratios) / 2)
+    assert found["memory_over_dense"] == pytest.approx(
+        ways["this head"]["extra_bytes"] / ways["dense"]["extra_bytes"]
+    )
+    assert 0 <= found["gradient_filter"]["largest_relative_error"] < 1
+    assert "linear_cross_entropy" in out
+
+
+def test_bare_products_are_those_of_the_code():
+    from kcframe.commands.bench.products import _Recorder
+
+    x, w = torch.randn(5, 4), torch.randn(3, 4, requires_grad=True)
+    with _Recorder() as recorder:
+        torch.nn.functional.linear(x, w, torch.zeros(3)).sum().backward()
+    assert [(list(a.shape), list(b.shape), list(out.shape)) for a, b, out in recorder.products] == [
+        ([5, 4], [4, 3], [5, 3]),
+        ([3, 5], [5, 4], [3, 4]),
+    ]
+
+
+def test_peak_memory_is_what_was_held_at_once():
+    from kcframe.commands.bench.memory import peak_bytes
+
+    def action():
+        first = torch.zeros(1000)
+        second = first + 1
+        del first, second
+        return torch.zeros(1500)
+
+    assert peak_bytes(torch.device("cpu"), action) == pytest.approx(8000, abs=100)

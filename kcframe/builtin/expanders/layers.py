@@ -39,6 +39,7 @@ class FcFc(Expander):
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
+        self.rowwise = options.normalisation != "batch"
         self.layers = nn.Sequential(
             Layer(num_features, options.s1, options.normalisation),
             Layer(options.s1, options.s2, options.normalisation),
@@ -62,6 +63,7 @@ class FcSc(Expander):
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
+        self.rowwise = options.normalisation != "batch"
         self.first = Layer(num_features, options.s1, options.normalisation)
         self.blocks = nn.ModuleList(Layer(options.s1, options.s2, options.normalisation) for _ in sizes)
 
@@ -83,6 +85,7 @@ class ScSc(Expander):
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
+        self.rowwise = options.normalisation != "batch"
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 Layer(num_features, options.s1, options.normalisation),
@@ -109,6 +112,7 @@ class FcScShared(Expander):
 
     def __init__(self, options: FcScSharedOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
+        self.rowwise = options.normalisation != "batch"
         self.first = Layer(num_features, options.s1, options.normalisation)
         self.common = Layer(options.s1, options.x, options.normalisation) if options.x else None
         own = options.s2 - options.x

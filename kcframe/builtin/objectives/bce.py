@@ -9,6 +9,9 @@ where the second sum runs over those few entries only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,13 +27,27 @@ def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
     return F.softplus(logits, threshold=40).sum(1).index_add(0, targets.rows, listed, alpha=-1)
 
 
+def sparse_bce_gradient(logits: Tensor, targets: SparseTargets, share: Tensor | float, out: Tensor) -> None:
+    """share times the gradient of `sparse_bce`'s sum, s(y) - z, into out: [B, N_v]."""
+    torch.sigmoid(logits, out=out)
+    out[targets.rows, targets.columns] -= targets.values.to(out.dtype)
+    out.mul_(share)
+
+
 class HardBce(Objective):
     """The labels as they are: eq. 1, for specialists, the generalist and every arm without teachers."""
 
     name = "hard-bce"
     Options = PluginOptions
+    has_closed_form = True
 
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        return {"hard": sparse_bce(logits, targets.hard)}
+
+    def gradient(
+        self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
+    ) -> dict[str, Tensor]:
+        sparse_bce_gradient(logits, targets.hard, share("hard"), out)
         return {"hard": sparse_bce(logits, targets.hard)}
 
 
@@ -43,6 +60,7 @@ class TopKBce(Objective):
     name = "top-k-bce"
     Options = TopKBceOptions
     uses_teachers = True
+    has_closed_form = True
 
     def __init__(self, options: TopKBceOptions):
         super().__init__(options)
@@ -56,4 +74,22 @@ class TopKBce(Objective):
         terms = {"soft": sparse_bce(logits / temperature, targets.soft)}
         if self.options.hard_weight:
             terms["hard"] = self.options.hard_weight * sparse_bce(logits, targets.hard)
+        return terms
+
+    def gradient(
+        self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
+    ) -> dict[str, Tensor]:
+        temperature, hard_weight = (
+            self.options.temperature * targets.temperature_scale,
+            self.options.hard_weight,
+        )
+        same = isinstance(temperature, float) and temperature == 1.0
+        softened = logits if same else logits / temperature
+        sparse_bce_gradient(softened, targets.soft, share("soft") / temperature, out)
+        terms = {"soft": sparse_bce(softened, targets.soft)}
+        if hard_weight:
+            hard = torch.empty_like(out)
+            sparse_bce_gradient(logits, targets.hard, hard_weight * share("hard"), hard)
+            out.add_(hard)
+            terms["hard"] = hard_weight * sparse_bce(logits, targets.hard)
         return terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from kcframe.interfaces.pacing import Pacing
 
 BASE_RATE_BIAS = -1.0
 BASE_RATE_WEIGHT_SCALE = 0.3
+SMALLEST = 1e-12  # norm that logits are divided by
 
 
 class SelfPaced(Pacing):
@@ -35,6 +37,8 @@ class SelfPaced(Pacing):
     def __init__(self, options: SelfPacedOptions, sizes: Sequence[int], num_classes: int):
         super().__init__(options, sizes, num_classes)
         self.learning_rate_scale = options.learning_rate_scale
+        # From a gamma of exactly 0 its gradient cannot be read off the paced logits.
+        self.has_closed_form = options.level == "vertical" and options.init != 0
         widths = [1 if options.level == "vertical" else size for size in sizes]
         self.gamma = nn.ParameterList(
             nn.Parameter(torch.empty(width), requires_grad=options.trainable) for width in widths
@@ -60,8 +64,36 @@ class SelfPaced(Pacing):
         if logits.shape[1] == 1:
             return gamma * logits
         # The clamp is for an image whose logits are all zero: it stays at y = 0, without a nan.
-        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(1e-12)
+        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(SMALLEST)
         return logits * (gamma / norm)
+
+    def apply(self, logits: Tensor, vertical: int) -> tuple[Tensor, Tensor] | Tensor:
+        gamma = self.gamma[vertical]
+        if logits.shape[1] == 1:
+            before = logits.clone()
+            logits.mul_(gamma)
+            return before
+        norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+        scale = gamma / norm.clamp_min(SMALLEST)
+        logits.mul_(scale)
+        return scale, norm >= SMALLEST
+
+    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
+        """dL/dx = gamma / ||x|| * (g - y (y . g) / gamma^2), dL/dgamma = sum over images of y . g / gamma."""
+        gamma = self.gamma[vertical]
+        if paced.shape[1] == 1:
+            self._learn(gamma, (gradient * saved).sum(0))
+            gradient.mul_(gamma)
+            return
+        scale, normalised = saved
+        along = torch.linalg.vecdot(gradient, paced).unsqueeze(1)
+        self._learn(gamma, along.sum(0) / gamma)
+        gradient.addcmul_(paced, along * normalised / -gamma.square()).mul_(scale)
+
+    @staticmethod
+    def _learn(gamma: nn.Parameter, gradient: Tensor) -> None:
+        if gamma.requires_grad:
+            gamma.grad = gradient if gamma.grad is None else gamma.grad + gradient
 
     def readings(self) -> dict[str, Tensor]:
         """gamma: each vertical's, or the mean of its classes'. floor (one gamma a vertical): the least loss

@@ -30,6 +30,13 @@ def waited_for(device: torch.device, action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def name_of(device: torch.device) -> str:
+    """A device as a table's title would have it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
 def write_json(found: dict[str, Any], json_file: str | None) -> None:
     """Write the figures, if a file was asked for. RunDirError if that cannot be."""
     if json_file is None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kcframe.assemble import build_objective, build_source, build_specialist, build_student
 from kcframe.backends.local import choose_device
-from kcframe.commands.bench.figures import spread, waited_for, write_json
+from kcframe.commands.bench.figures import name_of, spread, waited_for, write_json
 from kcframe.engine.batches import Batch
 from kcframe.engine.routing import Router
 from kcframe.engine.targets import SlotIndex, SlotTargets
@@ -82,7 +82,7 @@ def bench_step(
     speeds = {way: [batch / seconds for seconds in values] for way, values in times.items()}
     middle = {way: median(values) for way, values in times.items()}
     found = {
-        "device": _name_of(world.device),
+        "device": name_of(world.device),
         "dtype": dtype,
         "batch": batch,
         "teachers": teachers,
@@ -203,12 +203,6 @@ def _routing(recipe: Recipe, source: DataSource, world: World, batch: Batch) -> 
 
     route()
     return waited_for(world.device, route)
-
-
-def _name_of(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _table(

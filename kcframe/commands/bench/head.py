@@ -1,0 +1,388 @@
+"""`kcframe bench head`: a step of head, pacing and objective against its bare matrix products and against the
+dense way, which has all [B, N] logits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from kcframe.assemble import build_objective, construct
+from kcframe.backends.local import choose_device
+from kcframe.builtin.data.options import SyntheticOptions
+from kcframe.commands.bench.figures import name_of, spread, waited_for, write_json
+from kcframe.commands.bench.memory import peak_bytes
+from kcframe.commands.bench.products import bare_products
+from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.closed_form import Workspace
+from kcframe.engine.model import Head
+from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.interfaces.objective import BlockTargets, Objective
+from kcframe.interfaces.pacing import Pacing
+from kcframe.recipe.schema import PluginRef
+from kcframe.taxonomy import Taxonomy
+
+PRODUCTS, OURS, PLAIN, DENSE = "matrix products", "this head", "plain plugins", "dense"
+SOFTMAX, SOFTMAX_PRODUCTS = "softmax: linear_cross_entropy", "softmax: matrix products"
+SCALING = (12_500, 25_000, 50_000, 100_000, 200_000)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured. B batch, N classes, M verticals, D features, K kept."""
+
+    classes: int = 100_000
+    verticals: int = 20
+    features: int = 1024
+    s1: int = 4096
+    s2: int = 512
+    kept: int = 100
+    batch: int = 256
+    expander: str = "fc-sc"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+class PlainPacing(Pacing):
+    """Eq. 4 as a plugin's author would write it."""
+
+    def __init__(self, options, sizes, num_classes):
+        super().__init__(options, sizes, num_classes)
+        self.gamma = nn.ParameterList(nn.Parameter(torch.tensor(float(size) ** 0.5)) for size in sizes)
+
+    def forward(self, logits: Tensor, vertical: int) -> Tensor:
+        return self.gamma[vertical] * F.normalize(logits, dim=1)
+
+
+class PlainObjective(Objective):
+    """Eq. 2 as a plugin's author would write it."""
+
+    uses_teachers = True
+
+    def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        loss = F.binary_cross_entropy_with_logits(logits, targets.soft.dense(), reduction="none")
+        return {"soft": loss.sum(1)}
+
+
+class Bench:
+    """A head of some size with a batch to learn from."""
+
+    def __init__(self, sizes: Sizes):
+        torch.manual_seed(0)
+        self.sizes = sizes
+        blocks = SyntheticOptions(verticals=sizes.verticals, classes=sizes.classes).sizes
+        names = {f"v{v}": [f"v{v} {c}" for c in range(size)] for v, size in enumerate(blocks)}
+        self.taxonomy = Taxonomy.build(names)
+        self.index = SlotIndex(self.taxonomy, sizes.device)
+        self.objective = build_objective(PluginRef(name="top-k-bce", options={"k": sizes.kept}))
+        self.head = self._head(construct("pacing", _self_paced(), blocks, sizes.classes))
+        self.pictures = Pictures(sizes, self.taxonomy)
+        self.workspace = Workspace()
+        self.features, self.soft, self.hard = self.draw()
+
+    def _head(self, pacing: Pacing) -> Head:
+        s, blocks = self.sizes, self.taxonomy.sizes
+        options = {"s1": s.s1, "s2": s.s2}
+        expander = construct("expander", _named(s.expander, options), s.features, blocks)
+        return Head(expander, pacing, blocks).to(s.device)
+
+    def draw(self) -> tuple[Tensor, SlotTargets, SlotTargets]:
+        """A batch: features [B, D], the teachers' targets and the labels."""
+        s = self.sizes
+        features, labels, rows, classes, values = self.pictures.draw()
+        soft = SlotTargets(self.index, s.batch, rows, classes, values)
+        ones = torch.ones(s.batch, device=s.device)
+        hard = SlotTargets(self.index, s.batch, torch.arange(s.batch, device=s.device), labels, ones)
+        return features, soft, hard
+
+    def step(
+        self,
+        head: Head | None = None,
+        objective: Objective | None = None,
+        workspace: Workspace | None = None,
+        filter_error: float | None = None,
+    ) -> None:
+        """Forward and backward of the head, as training does it."""
+        head, objective = head or self.head, objective or self.objective
+        for parameter in head.parameters():
+            parameter.grad = None
+        features = self.features.detach().requires_grad_()
+        with self._autocast():
+            backward_by_block(
+                head,
+                objective,
+                features,
+                lambda vertical: block_targets(self.hard, self.soft, vertical),
+                None,
+                self.sizes.batch,
+                workspace or self.workspace,
+                filter_error,
+            )
+
+    def dense_step(self) -> None:
+        """The same loss with all logits and all targets at once, by autograd."""
+        head, batch = self.head, self.sizes.batch
+        for parameter in head.parameters():
+            parameter.grad = None
+        features = self.features.detach().requires_grad_()
+        with self._autocast():
+            shared = head.shared(features)
+            logits = torch.cat([head.block(v, shared) for v in range(len(head.sizes))], 1)
+            targets = torch.cat([self.soft.block(v).dense() for v in range(len(head.sizes))], 1)
+            loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
+            (loss / batch).backward()
+
+    def train(self, steps: int) -> None:
+        """Learn for a while, each step from other pictures."""
+        optimizer = torch.optim.Adam(self.head.parameters(), lr=1e-3, fused=True)
+        for _ in range(steps):
+            self.features, self.soft, self.hard = self.draw()
+            self.step()
+            optimizer.step()
+
+    def gradients(self) -> list[Tensor]:
+        """Of the head's matrices."""
+        return [p.grad.clone() for p in self.head.parameters() if p.ndim > 1]
+
+    def gradient_bytes(self) -> int:
+        return sum(p.grad.nbytes for p in self.head.parameters() if p.grad is not None)
+
+    def _autocast(self):
+        return torch.autocast(
+            self.sizes.device.type, self.sizes.dtype, enabled=self.sizes.dtype != torch.float32
+        )
+
+
+class Pictures:
+    """Features of made-up pictures: a centre for each vertical, one for each class, and noise."""
+
+    CODE = 64  # directions in which classes differ
+
+    def __init__(self, sizes: Sizes, taxonomy: Taxonomy):
+        self.sizes, device = sizes, sizes.device
+        self.offsets = torch.from_numpy(taxonomy.offsets).to(device)
+        self.centres = torch.randn(taxonomy.num_verticals, sizes.features, device=device)
+        self.codes = torch.randn(sizes.classes, self.CODE, device=device)
+        self.basis = torch.randn(self.CODE, sizes.features, device=device) / self.CODE**0.5
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """features [B, D], labels [B], and the teachers' K best as (rows, classes, values)."""
+        s, device = self.sizes, self.sizes.device
+        labels = torch.randint(s.classes, (s.batch,), device=device)
+        verticals = torch.bucketize(labels, self.offsets, right=True) - 1
+        noise = 0.5 * torch.randn(s.batch, s.features, device=device)
+        features = (self.centres[verticals] + self.codes[labels] @ self.basis + noise).relu()
+        # The label first, then its neighbours: no class twice.
+        first, size = self.offsets[verticals], self.offsets.diff()[verticals]
+        kept = min(s.kept, int(self.offsets.diff().min()))
+        steps = torch.arange(kept, device=device)
+        classes = first[:, None] + (labels - first)[:, None].add(steps) % size[:, None]
+        # An expert: sure of the label, next to sure that it is nothing else.
+        values = torch.randn(s.batch, kept, device=device).sub(7).sigmoid()
+        values[:, 0] = 0.95
+        rows = torch.arange(s.batch, device=device)[:, None].expand_as(classes)
+        return features, labels, rows.flatten(), classes.flatten(), values.flatten()
+
+
+def sizes_from(device: str, dtype: str, sizes: dict[str, Any]) -> Sizes:
+    """As the command line says them."""
+    return Sizes(**sizes, device=choose_device(device), dtype=getattr(torch, dtype))
+
+
+def bench_head(
+    sizes: Sizes, rounds: int, trained: int, filter_error: float, scaling: bool, json_file: str | None
+) -> None:
+    """Measure, print a table, and write the figures."""
+    console = Console()
+    bench = Bench(sizes)
+    times = _in_turn(_ways(bench), rounds, sizes.device)
+    times |= _in_turn(_softmax_ways(sizes), rounds, sizes.device)
+    memory = _memory(bench)
+    filtered = _filtered(bench, rounds, trained, filter_error) if trained else None
+    found = _found(sizes, times, memory, filtered)
+    console.print(_table(found))
+    if scaling:
+        found["scaling"] = _scaling(sizes, rounds)
+        console.print(_scaling_table(found["scaling"]))
+    write_json(found, json_file)
+
+
+def _self_paced() -> PluginRef:
+    return _named("self-paced", {"start": "base-rate"})
+
+
+def _named(name: str, options: dict[str, Any]) -> PluginRef:
+    return PluginRef(name=name, options=options)
+
+
+def _ways(bench: Bench) -> dict[str, Callable[[], object]]:
+    from kcframe.interfaces.options import PluginOptions
+
+    options, blocks = PluginOptions(), bench.taxonomy.sizes
+    pacing = PlainPacing(options, blocks, bench.sizes.classes)
+    plain = Head(bench.head.expander, pacing, blocks).to(bench.sizes.device)
+    plain.classifiers = bench.head.classifiers
+    objective = PlainObjective(options)
+    return {
+        PRODUCTS: bare_products(lambda: bench.step(plain, objective)),
+        OURS: bench.step,
+        PLAIN: lambda: bench.step(plain, objective),
+        DENSE: bench.dense_step,
+    }
+
+
+def _softmax_ways(sizes: Sizes) -> dict[str, Callable[[], object]]:
+    """One softmax over all classes, on features of the same width: what torch has for it."""
+    if not hasattr(F, "linear_cross_entropy"):
+        return {}
+    hidden = torch.randn(sizes.batch, sizes.s2, device=sizes.device, dtype=sizes.dtype)
+    weight = torch.randn(sizes.classes, sizes.s2, device=sizes.device, dtype=sizes.dtype) * 0.01
+    labels = torch.randint(sizes.classes, (sizes.batch,), device=sizes.device)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+
+    def softmax(options: Any) -> None:
+        hidden.grad = weight.grad = None
+        F.linear_cross_entropy(hidden, weight, labels, options=options).backward()
+
+    chunked = nn.LinearCrossEntropyOptions()
+    return {SOFTMAX: lambda: softmax(chunked), SOFTMAX_PRODUCTS: bare_products(lambda: softmax(None))}
+
+
+def _in_turn(
+    ways: dict[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways.values():
+        way()
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name].append(waited_for(device, way))
+    return times
+
+
+def _memory(bench: Bench) -> dict[str, int]:
+    """Bytes above the parameters and their gradients."""
+    found = {}
+    for name, way in ((OURS, lambda: bench.step(workspace=Workspace())), (DENSE, bench.dense_step)):
+        for parameter in bench.head.parameters():
+            parameter.grad = None
+        found[name] = peak_bytes(bench.sizes.device, way) - bench.gradient_bytes()
+    return found
+
+
+def _filtered(bench: Bench, rounds: int, trained: int, filter_error: float) -> dict[str, Any]:
+    """The gradient filter after some training: its time, and the error of the matrices' gradients."""
+    bench.train(trained)
+    bench.features, bench.soft, bench.hard = bench.draw()
+    ways = {
+        PRODUCTS: bare_products(bench.dense_step),
+        OURS: bench.step,
+        "filtered": lambda: bench.step(filter_error=filter_error),
+    }
+    times = _in_turn(ways, rounds, bench.sizes.device)
+    bench.step()
+    exact = bench.gradients()
+    bench.step(filter_error=filter_error)
+    errors = [
+        float((a - b).norm() / b.norm()) for a, b in zip(bench.gradients(), exact, strict=True) if b.any()
+    ]
+    return {
+        "trained_steps": trained,
+        "gradient_filter": filter_error,
+        "over_matmuls": _ratios(times["filtered"], times[PRODUCTS]),
+        "exact_over_matmuls": _ratios(times[OURS], times[PRODUCTS]),
+        "largest_relative_error": max(errors),
+    }
+
+
+def _ratios(times: list[float], base: list[float]) -> list[float]:
+    return [a / b for a, b in zip(times, base, strict=True)]
+
+
+def _found(
+    sizes: Sizes, times: dict[str, list[float]], memory: dict[str, int], filtered: dict[str, Any] | None
+) -> dict[str, Any]:
+    rows = []
+    for name, seconds in times.items():
+        base = times[SOFTMAX_PRODUCTS if name in (SOFTMAX, SOFTMAX_PRODUCTS) else PRODUCTS]
+        over = _ratios(seconds, base)
+        rows.append({"way": name, "seconds": seconds, "over_matmuls": over, "extra_bytes": memory.get(name)})
+    return {
+        "step_over_matmuls": median(_ratios(times[OURS], times[PRODUCTS])),
+        "plain_plugins_over_matmuls": median(_ratios(times[PLAIN], times[PRODUCTS])),
+        "memory_over_dense": memory[OURS] / memory[DENSE],
+        "speedup_over_dense": median(_ratios(times[DENSE], times[OURS])),
+        "gradient_filter": filtered,
+        "device": name_of(sizes.device),
+        "sizes": {
+            name: str(value) if name in ("device", "dtype") else value for name, value in vars(sizes).items()
+        },
+        "rows": rows,
+    }
+
+
+def _table(found: dict[str, Any]) -> Table:
+    s = found["sizes"]
+    title = (
+        f"a step of the head: {s['expander']}, N = {s['classes']:,}, M = {s['verticals']}, s1 = {s['s1']}, "
+        f"s2 = {s['s2']}, K = {s['kept']}, batch {s['batch']}, {s['dtype']}, {found['device']}"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("", "seconds", "over its products", "extra memory"):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in found["rows"]:
+        memory = "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB"
+        seconds = f"{median(row['seconds']):.3f}"
+        table.add_row(row["way"], seconds, spread(row["over_matmuls"], 2), memory)
+    if filtered := found["gradient_filter"]:
+        after = f"after {filtered['trained_steps']} steps:"
+        table.add_row(f"{after} this head", "", spread(filtered["exact_over_matmuls"], 2), "")
+        error = f"error {filtered['largest_relative_error']:.1e}"
+        name = f"{after} filter {filtered['gradient_filter']:g}"
+        table.add_row(name, "", spread(filtered["over_matmuls"], 2), error)
+    return table
+
+
+def _scaling(sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
+    """This head's time and memory by N, everything else as it is."""
+    rows = []
+    for classes in SCALING:
+        bench = Bench(Sizes(**{**vars(sizes), "classes": classes}))
+        seconds = _in_turn({OURS: bench.step}, rounds, sizes.device)[OURS]
+        for parameter in bench.head.parameters():
+            parameter.grad = None
+        extra = peak_bytes(sizes.device, lambda b=bench: b.step(workspace=Workspace()))
+        rows.append(
+            {
+                "classes": classes,
+                "largest_vertical": max(bench.taxonomy.sizes),
+                "seconds": seconds,
+                "extra_bytes": extra - bench.gradient_bytes(),
+                "gradient_bytes": bench.gradient_bytes(),
+            }
+        )
+    return rows
+
+
+def _scaling_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="this head by N", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("N", "largest vertical", "seconds", "extra memory", "gradients"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['classes']:,}",
+            f"{row['largest_vertical']:,}",
+            spread(row["seconds"]),
+            f"{row['extra_bytes'] / 2**20:,.0f} MiB",
+            f"{row['gradient_bytes'] / 2**20:,.0f} MiB",
+        )
+    return table
