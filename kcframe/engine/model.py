@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kcframe.engine.boundary import ask, ask_tensor
+from kcframe.engine.boundary import ask, ask_tensor, shaped
+from kcframe.errors import PluginError
 from kcframe.interfaces.backbone import Backbone
+from kcframe.interfaces.component import label
 from kcframe.interfaces.expander import Expander
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
@@ -52,9 +54,7 @@ class Head(nn.Module):
         self.sizes = tuple(sizes)
         self.expander = expander
         self.pacing = pacing
-        self.classifiers = nn.ModuleList(
-            nn.Linear(expander.block_features(v), size, bias=bias) for v, size in enumerate(sizes)
-        )
+        self.classifiers = nn.ModuleList(_classifier(expander, v, size, bias) for v, size in enumerate(sizes))
         if init_bias == "base-rate":
             init_bias = -math.log(max(sum(sizes) - 1, 1))
         for classifier in self.classifiers:
@@ -68,10 +68,24 @@ class Head(nn.Module):
 
     def block(self, vertical: int, shared: Tensor) -> Tensor:
         """[B, D'] -> one vertical's paced logits [B, N_v], the y of eq. 2 and 4."""
-        classifier, rows = self.classifiers[vertical], len(shared)
-        hidden = ask_tensor(self.expander, "block", (rows, classifier.in_features), vertical, shared)
-        logits = classifier(hidden)
-        return ask_tensor(self.pacing, "forward", (rows, classifier.out_features), logits, vertical)
+        rows, size = len(shared), self.sizes[vertical]
+        width = self.expander.block_features(vertical)
+        hidden = ask_tensor(self.expander, "block", (rows, width), vertical, shared)
+        logits = ask_tensor(self.classifiers[vertical], "forward", (rows, size), hidden)
+        return ask_tensor(self.pacing, "forward", (rows, size), logits, vertical)
+
+
+def _classifier(expander: Expander, vertical: int, size: int, bias: bool) -> nn.Module:
+    """The expander's own classifier of a vertical, or an nn.Linear."""
+    own = ask(expander, "classifier", vertical, size, bias)
+    if own is None:
+        return nn.Linear(expander.block_features(vertical), size, bias=bias)
+    if not isinstance(own, nn.Module):
+        raise PluginError(f"{label(expander)}: classifier() gave a {type(own).__name__}, not a module")
+    if bias:
+        shaped(expander, "the bias of classifier", (size,), getattr(own, "bias", None))
+    own.provenance = f"{label(expander)}: its classifier"
+    return own
 
 
 class Student(nn.Module):

@@ -1,7 +1,8 @@
 """The interface of capacity expanders: what sits between a backbone's features and the classifiers.
 
 The head works one vertical's block at a time, so an expander has two halves: `shared` runs once a
-batch, `block` once a vertical. The head then applies that vertical's classifier [N_v, hidden].
+batch, `block` once a vertical. The head then applies that vertical's classifier [N_v, hidden], which is
+learned, unless the expander brings one of its own.
 """
 
 from __future__ import annotations
@@ -53,3 +54,12 @@ class Expander(nn.Module, ABC):
     @abstractmethod
     def block_features(self, vertical: int) -> int:
         """How many hidden units that vertical's classifier sees."""
+
+    def classifier(self, vertical: int, size: int, bias: bool) -> nn.Module | None:
+        """A classifier of its own: a new module, [B, block_features(vertical)] -> logits [B, size].
+
+        size: N_v. bias: whether the recipe gives classes biases; then the module has a parameter `bias`
+        [size], whose start the head sets. A pacing's `start` may set it, too, and multiply a tensor
+        `weight` in place. None, the default: an nn.Linear, which is learned.
+        """
+        return None
