@@ -125,12 +125,13 @@ def plugins(kind: str | None, name: str | None) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--kind", metavar="KIND", help="Where several plugins have the name; or write KIND/NAME.")
 @click.option("--options", metavar="YAML", help="As a recipe would give them, e.g. '{rate: 0.5}'.")
+@click.option("--recipe", metavar="RECIPE", help="Options from there, and the data that teachers know.")
 @PLUGIN
-def check_plugin(name: str, kind: str | None, options: str | None) -> None:
+def check_plugin(name: str, kind: str | None, options: str | None, recipe: str | None) -> None:
     """Put a plugin to the checks of its kind: shapes, gradients, saved state, whole tiny runs."""
     from kcframe.commands.check_plugin import check_plugin
 
-    check_plugin(name, kind, options)
+    check_plugin(name, kind, options, recipe)
 
 
 @cli.command()

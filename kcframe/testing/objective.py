@@ -1,0 +1,241 @@
+"""The suite of objective plugins."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+import torch
+from torch import Tensor
+
+from kcframe.builtin.pacing.none import NoPacing
+from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.model import Direct, Head
+from kcframe.engine.routing import Router
+from kcframe.errors import PluginError
+from kcframe.interfaces.data import Labels
+from kcframe.interfaces.objective import BlockTargets, Objective
+from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.pacing import Pacing
+from kcframe.interfaces.teacher import Teacher
+from kcframe.recipe.schema import Recipe
+from kcframe.testing.expect import expect, expect_finite, fail
+from kcframe.testing.module import CPU, ModuleSuite, gradcheck
+from kcframe.testing.sample import BATCH, SIZES, draw, expect_blocks_agree, rows_of, targets_of
+from kcframe.testing.tiny import tiny_recipe
+
+FEATURES = 4
+LARGE = 100.0  # logits that training may well reach; exp(-100) is nearly 0, log of it is not
+
+
+class ObjectiveSuite(ModuleSuite):
+    """Subclass it and name your objective plugin."""
+
+    kind: ClassVar[str] = "objective"
+
+    # An objective is not used where networks are measured, and not built where they are described.
+    test_being_measured_changes_nothing = None
+    test_it_can_be_counted_without_memory = None
+
+    def make(self, seed: int | None = None) -> Objective:
+        return self.construct(seed=seed)
+
+    def in_recipe(self) -> dict[str, Any]:
+        return {"objective": self.ref.model_dump()}
+
+    def recipe(self) -> Recipe:
+        return tiny_recipe(self.in_recipe(), teachers=self.make().uses_teachers)
+
+    def use(self, module: Objective, device: torch.device = CPU, seed: int = 0) -> dict[str, Tensor]:
+        found = {}
+        for vertical, size in enumerate(SIZES):
+            targets = self.targets(module, vertical, seed=seed, device=device)
+            for name, term in module(draw((BATCH, size), seed, device), targets).items():
+                found[f"'{name}' of vertical {vertical}"] = term
+        return found
+
+    def targets(self, objective: Objective, vertical: int, rows: int = BATCH, **more: Any) -> BlockTargets:
+        """Targets as the engine fills them for this objective."""
+        return targets_of(vertical, SIZES[vertical], rows, soft=objective.uses_teachers, **more)
+
+    # -- checks ------------------------------------------------------------------------------------
+
+    def test_terms_are_named_and_have_one_loss_an_image(self):
+        objective = self.make()
+        names = set()
+        for vertical, size in enumerate(SIZES):
+            for rows, empty in ((BATCH, False), (BATCH, True), (1, False), (1, True)):
+                terms = objective(draw((rows, size), 1), self.targets(objective, vertical, rows, empty=empty))
+                self._expect_terms(terms, rows)
+                names.add(tuple(terms))
+        expect(
+            len(names) == 1,
+            f"the terms differ from batch to batch ({' or '.join(map(str, sorted(names)))}): give all of "
+            "them always, with zeros where there is nothing to say; workers add them up",
+        )
+
+    def test_a_vertical_without_any_image_in_the_batch_gives_a_finite_loss(self):
+        objective = self.make()
+        for vertical, size in enumerate(SIZES):
+            for rows in (BATCH, 1):
+                logits = draw((rows, size), 2).requires_grad_()
+                terms = objective(logits, self.targets(objective, vertical, rows, empty=True))
+                for name, term in terms.items():
+                    expect_finite(f"'{name}' of {rows} images, none of them of this vertical,", term)
+                total = sum(term.sum() for term in terms.values())
+                if total.requires_grad:
+                    total.backward()
+                    expect_finite("the gradient where no image is of this vertical", logits.grad)
+
+    def test_large_logits_give_a_finite_loss(self):
+        objective = self.make()
+        for vertical, size in enumerate(SIZES):
+            signs = draw((BATCH, size), 3).sign()
+            logits = (LARGE * signs).requires_grad_()
+            terms = objective(logits, self.targets(objective, vertical))
+            for name, term in terms.items():
+                expect_finite(f"'{name}' at logits of ±{LARGE:g} (softplus and logsigmoid stay finite)", term)
+            sum(term.sum() for term in terms.values()).backward()
+            expect_finite(f"the gradient at logits of ±{LARGE:g}", logits.grad)
+
+    def test_gradients_flow_through_the_logits(self):
+        self.skip_inexact()
+        objective = self.make().double()
+        for vertical, size in enumerate(SIZES):
+            targets = self.targets(objective, vertical, dtype=torch.float64)
+            gradcheck(
+                lambda x, t=targets: sum(term.sum() for term in objective(x, t).values()),
+                draw((BATCH, size), 4, dtype=torch.float64),
+                f"the terms of {size} classes",
+            )
+
+    def test_an_image_has_its_own_loss(self):
+        objective = self.make()
+        for vertical, size in enumerate(SIZES):
+            logits, targets = draw((BATCH, size), 5), self.targets(objective, vertical)
+            together = objective(logits, targets)
+            alone = [
+                objective(logits[row : row + 1], _image(targets, row, objective.uses_teachers))
+                for row in range(BATCH)
+            ]
+            for name, term in together.items():
+                wanted = torch.stack([terms[name].sum() for terms in alone])
+                wanted = wanted.sum() if term.dim() == 0 else wanted
+                expect(
+                    torch.allclose(term, wanted, rtol=1e-4, atol=1e-5),
+                    f"'{name}' of an image depends on the others of its batch: a batch is shared out among "
+                    "workers, and divided by its size by the engine (give sums, not means)",
+                )
+
+    def test_the_temperature_may_be_scaled(self):
+        objective = self.make()
+        size = SIZES[0]
+        logits = draw((BATCH, size), 6)
+        by_number = objective(logits, self.targets(objective, 0, temperature_scale=2.0))
+        by_tensor = objective(logits, self.targets(objective, 0, temperature_scale=torch.tensor(2.0)))
+        self._expect_terms(by_number, BATCH)
+        for name, term in by_number.items():
+            expect_finite(f"'{name}' at twice the temperature", term)
+            expect(
+                torch.allclose(term, by_tensor[name]),
+                f"'{name}' differs between a temperature_scale of 2.0 and of torch.tensor(2.0)",
+            )
+
+    def test_teachers_are_softened_to_probabilities(self):
+        objective = self.make()
+        if not objective.uses_teachers:
+            return
+        logits = draw((BATCH, 5), 7) * 20
+        logits[0] = torch.tensor([LARGE, -LARGE, 0, 1, 2])
+        for scale in (1.0, torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])):
+            said = objective.soften(logits, scale)
+            expect(said.shape == logits.shape, f"soften() gives {list(said.shape)} of {list(logits.shape)}")
+            expect_finite("soften()", said)
+            inside = bool(((said >= 0) & (said <= 1)).all())
+            expect(inside, f"soften() gives {float(said.min()):.3g} to {float(said.max()):.3g}, not 0 to 1")
+
+    def test_more_classes_may_be_kept_than_a_teacher_has(self):
+        objective = self.make()
+        kept = objective.num_kept
+        expect(kept is None or (isinstance(kept, int) and kept >= 1), f"num_kept is {kept!r}, not 1 or more")
+        if not objective.uses_teachers:
+            return
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+        teacher = Teacher(
+            "three", network, torch.arange(3), channels=1, mean=(0.0,), std=(1.0,), input_size=None
+        )
+        router = Router([teacher], 5, objective.soften, max(kept or 0, 4), CPU)
+        rows, classes, values = router(torch.rand(2, 1, 4, 4), Labels.from_lists([[0], [4]]))
+        expect(
+            len(rows) == 4 and bool((classes < 5).all()),
+            f"a teacher of 3 classes gave {len(rows) - 1} targets for one image, with K above 3",
+        )
+        expect_finite("the soft targets", values)
+
+    def test_the_engine_works_block_by_block(self):
+        objective = self.make().double()
+        pacing = NoPacing(PluginOptions(), SIZES, sum(SIZES))
+        head = Head(Direct(FEATURES, SIZES), pacing, SIZES).double()
+        features = draw((BATCH, FEATURES), 8, dtype=torch.float64)
+        expect_blocks_agree(head, objective, features, soft=objective.uses_teachers)
+
+    def test_its_closed_form_is_the_derivative(self):
+        objective = self.make().double()
+        if not objective.has_closed_form:
+            raise SkipTest("has_closed_form = False")
+        for vertical, size in enumerate(SIZES):
+            for scale in (1.0, torch.tensor(2.0, dtype=torch.float64)):
+                targets = self.targets(objective, vertical, dtype=torch.float64, temperature_scale=scale)
+                logits = draw((BATCH, size), 9, dtype=torch.float64).requires_grad_()
+                shares = {name: 0.5 + n for n, name in enumerate(objective(logits, targets))}
+                terms = objective(logits, targets)
+                sum(shares[name] * term.sum() for name, term in terms.items()).backward()
+                given, out = logits.detach().clone(), torch.full_like(logits, torch.nan, requires_grad=False)
+                with torch.no_grad():
+                    found = objective.gradient(given, targets, shares.__getitem__, out)
+                expect(torch.equal(given, logits), "gradient() changes the logits that it is given")
+                for name, term in terms.items():
+                    same = name in found and torch.allclose(found[name], term, rtol=1e-6, atol=1e-9)
+                    expect(same, f"gradient() gives another '{name}' than forward()")
+                expect(
+                    torch.allclose(out, logits.grad, rtol=1e-6, atol=1e-9),
+                    "gradient() is not the gradient of forward(): it is used in training in its place",
+                )
+
+    def test_it_has_no_parameters_that_nobody_trains(self):
+        trained = [name for name, p in self.make().named_parameters() if p.requires_grad]
+        expect(
+            not trained,
+            f"parameter '{', '.join(trained)}' would never be trained: the optimizer has the student's "
+            "parameters alone; make it a buffer, or a pacing's",
+        )
+
+    def _expect_terms(self, terms: object, rows: int) -> None:
+        __tracebackhide__ = True
+        if not isinstance(terms, dict) or not terms:
+            fail(f"forward() gives a {type(terms).__name__}: give a dict of named terms, each [B]")
+        # The engine's own judgement, in its words.
+        head = Head(Direct(1, (1,)), Pacing(PluginOptions(), (1,), 1), (1,))
+        try:
+            backward_by_block(
+                head, _Says(terms), torch.zeros(rows, 1), lambda v: targets_of(0, 1, rows), None, rows
+            )
+        except PluginError as error:
+            fail(str(error).removeprefix("_Says: "))
+
+
+class _Says(Objective):
+    """An objective that gives what another one gave."""
+
+    def __init__(self, terms: dict[str, Tensor]):
+        super().__init__(PluginOptions())
+        self.terms = terms
+
+    def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
+        pull = logits.sum() * 0
+        return {k: t.detach() + pull if isinstance(t, Tensor) else t for k, t in self.terms.items()}
+
+
+def _image(targets: BlockTargets, row: int, soft: bool) -> BlockTargets:
+    own = rows_of(targets.soft, row) if soft else None
+    return BlockTargets(targets.vertical, rows_of(targets.hard, row), own, targets.temperature_scale)
