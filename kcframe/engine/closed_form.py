@@ -47,10 +47,11 @@ class Workspace:
 def knows_closed_form(head: Head, objective: Objective, vertical: int) -> bool:
     """Whether a block can go this way."""
     pacing = head.pacing
+    paced = pacing.has_closed_form or type(pacing).forward is Pacing.forward
     # Weights an image need the paced logits before the objective has seen them.
     plain = type(pacing).image_weights is Pacing.image_weights
     linear = type(head.classifiers[vertical]) is nn.Linear
-    return pacing.has_closed_form and objective.has_closed_form and plain and linear
+    return paced and objective.has_closed_form and plain and linear
 
 
 def backward(
@@ -80,9 +81,9 @@ def backward(
         gradient = workspace.block("gradient", *paced.shape, paced)
         parts: list[dict[str, Tensor]] = []
         for rows, aimed in _tiles(targets, paced):
-            saved = ask(pacing, "apply", paced[rows], vertical)
+            saved = ask(pacing, "forward_", paced[rows], vertical)
             parts.append(ask(objective, "gradient", paced[rows], aimed, share, gradient[rows]))
-            ask(pacing, "pull_back", gradient[rows], paced[rows], vertical, saved)
+            ask(pacing, "pull_back_", gradient[rows], paced[rows], vertical, saved)
         if classifier.bias is not None and classifier.bias.requires_grad:
             _add(classifier.bias, gradient.sum(0))
         kept = rows_that_matter(gradient, fixed, filter_error) if filtered else None

@@ -59,8 +59,8 @@ class Pacing(nn.Module, ABC):
     """True asks the engine to fill `Progress.accuracy` and `.teacher_accuracy`, at a small cost a step."""
 
     has_closed_form: bool = False
-    """True says that `apply` and `pull_back` are there too: faster than autograd on `forward`, and never
-    needed. They are used where the objective has a closed form as well."""
+    """True says that `forward_` and `pull_back_` do what `forward` does, faster than autograd. They are used
+    where the objective has a closed form as well; a pacing that leaves `forward` alone needs neither."""
 
     def __init__(self, options: PluginOptions, sizes: Sequence[int], num_classes: int):
         """sizes: (N_1, …, N_M). num_classes: N."""
@@ -76,17 +76,16 @@ class Pacing(nn.Module, ABC):
         """One vertical's logits [B, N_v] -> paced logits [B, N_v]. Default: unchanged."""
         return logits
 
-    def apply(self, logits: Tensor, vertical: int) -> Any:
+    def forward_(self, logits: Tensor, vertical: int) -> Any:
         """`forward` in place: logits [b, N_v], some of a block's images, become the paced ones.
 
-        Called without autograd. Returns whatever `pull_back` needs.
+        Called without autograd. Returns whatever `pull_back_` needs.
         """
-        raise NotImplementedError
+        return None
 
-    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
+    def pull_back_(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
         """Turns dL/dpaced [b, N_v] into dL/dlogits in place, and adds to the `grad` of the pacing's own
-        parameters. paced: what `apply` left; saved: what it returned."""
-        raise NotImplementedError
+        parameters. paced: what `forward_` left; saved: what it returned."""
 
     def weights(self, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
         """float [M]: each vertical's share in the loss of the coming step. None: all 1.

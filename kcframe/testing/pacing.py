@@ -101,9 +101,9 @@ class PacingSuite(ModuleSuite):
             paced, back = logits.clone(), sent.clone()
             pacing.zero_grad()
             with torch.no_grad():
-                saved = pacing.apply(paced, vertical)
-                pacing.pull_back(back, paced.clone(), vertical, saved)
-            found = {"apply()": paced, "pull_back()": back, **_gradients(pacing)}
+                saved = pacing.forward_(paced, vertical)
+                pacing.pull_back_(back, paced.clone(), vertical, saved)
+            found = {"forward_()": paced, "pull_back_()": back, **_gradients(pacing)}
             for (name, one), (said, other) in zip(found.items(), wanted.items(), strict=True):
                 expect(
                     _close(one, other),

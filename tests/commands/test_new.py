@@ -127,12 +127,12 @@ def test_what_is_written_is_well_kept(tmp_path):
 
 
 def test_it_ends_with_what_to_do_next(tmp_path, capsys):
-    new_plugin("pacing", "catch-up", str(tmp_path))
+    new_plugin("pacing", "slow-start", str(tmp_path))
     said = capsys.readouterr().out
-    folder = tmp_path / "kcframe-pacing-catch-up"
-    for line in (f"pip install -e {folder}", f"pytest {folder}", "kcframe check-plugin pacing/catch-up"):
+    folder = tmp_path / "kcframe-pacing-slow-start"
+    for line in (f"pip install -e {folder}", f"pytest {folder}", "kcframe check-plugin pacing/slow-start"):
         assert f"  {line}\n" in said
-    assert "pacing: {name: catch-up, options: {strength: 0.5}}" in said
+    assert "pacing: {name: slow-start, options: {strength: 0.5}}" in said
     for line in said.splitlines():
         if line.startswith("wrote "):
             assert Path(line.removeprefix("wrote ")).is_file()

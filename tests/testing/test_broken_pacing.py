@@ -112,10 +112,10 @@ class BadReadings(Scaled):
 class WrongClosedForm(Scaled):
     has_closed_form = True
 
-    def apply(self, logits, vertical):
+    def forward_(self, logits, vertical):
         logits.mul_(self.gamma[vertical])
 
-    def pull_back(self, gradient, paced, vertical, saved):
+    def pull_back_(self, gradient, paced, vertical, saved):
         """Forgets gamma's own gradient."""
         gradient.mul_(self.gamma[vertical])
 

@@ -67,7 +67,7 @@ class SelfPaced(Pacing):
         norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(SMALLEST)
         return logits * (gamma / norm)
 
-    def apply(self, logits: Tensor, vertical: int) -> tuple[Tensor, Tensor] | Tensor:
+    def forward_(self, logits: Tensor, vertical: int) -> tuple[Tensor, Tensor] | Tensor:
         gamma = self.gamma[vertical]
         if logits.shape[1] == 1:
             before = logits.clone()
@@ -78,7 +78,7 @@ class SelfPaced(Pacing):
         logits.mul_(scale)
         return scale, norm >= SMALLEST
 
-    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
+    def pull_back_(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
         """dL/dx = gamma / ||x|| * (g - y (y . g) / gamma^2), dL/dgamma = sum over images of y . g / gamma."""
         gamma = self.gamma[vertical]
         if paced.shape[1] == 1:

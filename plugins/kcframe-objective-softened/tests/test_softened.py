@@ -137,7 +137,7 @@ def test_the_closed_form_is_autograds(labels, k, hard_weight, images, monkeypatc
     taxonomy = Taxonomy.build({f"v{v}": [f"v{v}c{c}" for c in range(n)] for v, n in enumerate(sizes)})
     index = SlotIndex(taxonomy, torch.device("cpu"))
     pacing = Pacing(PluginOptions(), sizes, sum(sizes))
-    pacing.apply, pacing.pull_back = lambda *_: None, lambda *_: None
+    pacing.forward_, pacing.pull_back_ = lambda *_: None, lambda *_: None
     head = Head(Direct(3, sizes), pacing, sizes).double()
     soft = torch.rand(batch, sum(sizes), dtype=torch.float64) * (torch.rand(batch, sum(sizes)) < 0.5)
     hard = (torch.rand(batch, sum(sizes)) < 0.2).double()

@@ -35,7 +35,6 @@ class CatchUp(Pacing):
     name = "catch-up"
     Options = CatchUpOptions
     uses_accuracy = True
-    has_closed_form = True  # of the logits, which stay as they are
 
     def __init__(self, options: CatchUpOptions, sizes: Sequence[int], num_classes: int):
         super().__init__(options, sizes, num_classes)
@@ -64,7 +63,3 @@ class CatchUp(Pacing):
     def readings(self) -> dict[str, Tensor]:
         """soft_weight: each vertical's w of the last step."""
         return {"soft_weight": self.now}
-
-    def apply(self, logits: Tensor, vertical: int) -> None: ...
-
-    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: None) -> None: ...

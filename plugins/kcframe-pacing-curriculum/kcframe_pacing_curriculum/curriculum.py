@@ -32,7 +32,6 @@ class Curriculum(Pacing):
 
     name = "curriculum"
     Options = CurriculumOptions
-    has_closed_form = True  # of the logits, which stay as they are
     turns: Tensor
 
     def __init__(self, options: CurriculumOptions, sizes: Sequence[int], num_classes: int):
@@ -75,10 +74,6 @@ class Curriculum(Pacing):
         """weight: each vertical's of the last step. turn: from 0; before it is measured, nan."""
         turns = self.turns.float()
         return {"weight": self.now, "turn": turns.masked_fill(turns == NOT_YET, torch.nan)}
-
-    def apply(self, logits: Tensor, vertical: int) -> None: ...
-
-    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: None) -> None: ...
 
 
 def turns_of(order: Sequence[int]) -> Tensor:

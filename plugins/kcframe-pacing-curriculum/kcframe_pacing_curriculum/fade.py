@@ -21,7 +21,6 @@ class Fade(Pacing):
 
     name = "fade"
     Options = FadeOptions
-    has_closed_form = True  # of the logits, which stay as they are
 
     def __init__(self, options: FadeOptions, sizes: Sequence[int], num_classes: int):
         super().__init__(options, sizes, num_classes)
@@ -49,7 +48,3 @@ class Fade(Pacing):
     def readings(self) -> dict[str, Tensor]:
         """soft_weight, hard_weight: of the last step."""
         return {f"{name}_weight": weights for name, weights in self.now.items()}
-
-    def apply(self, logits: Tensor, vertical: int) -> None: ...
-
-    def pull_back(self, gradient: Tensor, paced: Tensor, vertical: int, saved: None) -> None: ...
