@@ -110,12 +110,10 @@ def teacher_sources(spec: StudentSpec) -> list[TeacherSource]:
     return [construct("teacher", ref) for ref in spec.teachers]
 
 
-def build_teachers(
-    spec: StudentSpec, source: DataSource, run_dir: RunDir, has_specialists: bool
-) -> list[Teacher]:
-    """All teachers of an arm, from files that are there by now."""
+def teacher_context(source: DataSource, run_dir: RunDir, has_specialists: bool) -> TeacherContext:
+    """What teacher sources are told of the run."""
     names = source.taxonomy.verticals if has_specialists else ()
-    context = TeacherContext(
+    return TeacherContext(
         taxonomy=source.taxonomy,
         channels=source.channels,
         image_size=source.image_size,
@@ -123,6 +121,13 @@ def build_teachers(
         specialist_files={v: run_dir.path(f"{specialist_folder(v)}/{WEIGHTS}") for v in names},
         load_specialist=load_specialist,
     )
+
+
+def build_teachers(
+    spec: StudentSpec, source: DataSource, run_dir: RunDir, has_specialists: bool
+) -> list[Teacher]:
+    """All teachers of an arm, from files that are there by now."""
+    context = teacher_context(source, run_dir, has_specialists)
     found = []
     for each in teacher_sources(spec):
         for teacher in each.teachers(context):

@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from kcframe import run_dir as names
-from kcframe.assemble import build_source, teacher_sources
+from kcframe.assemble import build_source, teacher_context, teacher_sources
 from kcframe.backends import get_backend
 from kcframe.backends.base import Watcher
 from kcframe.errors import RecipeError, RunDirError
 from kcframe.interfaces.data import DataSource
-from kcframe.recipe.schema import Recipe
+from kcframe.recipe.schema import PluginRef, Recipe
 from kcframe.registry import installed
 from kcframe.report.build import build_report
 from kcframe.results import collect
@@ -67,8 +67,8 @@ def train(
     kinds: Sequence[str] = ("specialist", "arm"),
 ) -> DataSource:
     """The training of `run`, of all stages or of one kind; returns the data source."""
-    check_teachers(recipe)
     source = build_source(recipe)
+    check_teachers(recipe, source, run_dir)
     stages = [stage for stage in plan(recipe, source.taxonomy) if stage.kind in kinds]
     for stage in stages:
         refuse_other_settings(stage, recipe, run_dir)
@@ -93,16 +93,21 @@ def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:
     return [Stage("specialist", name) for name in verticals] + [Stage("arm", name) for name in recipe.arms]
 
 
-def check_teachers(recipe: Recipe) -> None:
-    """RecipeError for an arm that needs specialists the recipe does not train."""
-    if recipe.specialists is not None:
-        return
+def check_teachers(recipe: Recipe, source: DataSource, run_dir: RunDir) -> None:
+    """What teachers would say hours later, said now: RecipeError for an arm that needs specialists the recipe
+    does not train, DataError or PluginError for a teacher that does not fit."""
+    context = teacher_context(source, run_dir, recipe.specialists is not None)
+    checked: list[PluginRef] = []
     for name, spec in recipe.arms.items():
-        if any(source.needs_specialists for source in teacher_sources(spec)):
-            raise RecipeError(
-                f"arms.{name}: learns from this run's specialists, but the recipe has no 'specialists' "
-                "section: add one, or name other teachers"
-            )
+        for ref, teachers in zip(spec.teachers, teacher_sources(spec), strict=False):
+            if teachers.needs_specialists and recipe.specialists is None:
+                raise RecipeError(
+                    f"arms.{name}: learns from this run's specialists, but the recipe has no 'specialists' "
+                    "section: add one, or name other teachers"
+                )
+            if ref not in checked:  # arms mostly share their teachers
+                checked.append(ref)
+                teachers.check(context)
 
 
 def refuse_other_settings(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None:
@@ -130,9 +135,8 @@ def prepare(recipe: Recipe, source: DataSource, run_dir: RunDir, say: Callable[[
         before = run_dir.read_json(names.VERSIONS)
         for package in sorted(set(before) | set(found)):
             if before.get(package) != found.get(package):
-                say(
-                    f"note: {package} was {before.get(package)} when this run began, now {found.get(package)}"
-                )
+                was, now = (each.get(package, "not installed") for each in (before, found))
+                say(f"note: {package} was {was} when this run began, now {now}")
     else:
         run_dir.write_json(names.VERSIONS, found)
     plain = recipe.model_dump(mode="json")

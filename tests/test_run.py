@@ -203,6 +203,39 @@ def test_a_checkpoint_of_another_run_teaches_under_other_names(finished, tiny, t
         go(tiny("specialists=null", f"arms.student.teachers=[{teacher}]"), tmp_path / "r2")
 
 
+def test_a_teacher_that_cannot_teach_is_said_before_anything_is_trained(tiny, tmp_path):
+    teacher = json.dumps({"name": "checkpoint", "options": {"path": str(tmp_path / "none.safetensors")}})
+    with pytest.raises(DataError, match=r"none.safetensors: no such file"):
+        go(tiny(f"arms.student.teachers=[specialists, {teacher}]"), tmp_path / "r")
+    only = json.dumps({"name": "specialists", "options": {"verticals": ["vertical 9"]}})
+    with pytest.raises(DataError, match="no vertical 'vertical 9'"):
+        go(tiny(f"arms.student.teachers=[{only}]"), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_how_often_the_network_is_measured_changes_nothing(tiny, tmp_path, monkeypatch):
+    import kcframe.stages as stages
+
+    measure = stages.evaluate
+
+    def careless(*arguments):
+        torch.rand(3)
+        return measure(*arguments)
+
+    monkeypatch.setattr(stages, "evaluate", careless)
+    for every in (0, 1):
+        go(tiny(f"student.train.evaluate_every={every}"), tmp_path / str(every))
+    rates = [
+        [
+            line["loss"]
+            for line in read_metrics(RunDir(tmp_path / str(every)), "arms/student")
+            if "loss" in line
+        ]
+        for every in (0, 1)
+    ]
+    assert rates[0] == rates[1]
+
+
 def test_specialists_that_are_not_trained_cannot_teach(tiny, tmp_path):
     with pytest.raises(RecipeError, match=r"arms\.student: learns from this run's specialists"):
         go(tiny("specialists=null"), tmp_path / "r")

@@ -66,6 +66,11 @@ def backward_by_block(
             )
         else:
             named, logits = _by_autograd(head, objective, leaf, vertical, asked, share)
+        if isinstance(weights, Mapping) and (strange := sorted(set(weights) - set(named))):
+            raise PluginError(
+                f"{label(head.pacing)}: weights() weighs the term '{strange[0]}', which {label(objective)} "
+                f"does not have: it has {', '.join(named)}"
+            )
         for name, term in named.items():
             row = terms.setdefault(name, torch.zeros(num_verticals, device=features.device))
             row[vertical] = term.sum() / batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 from kcframe.interfaces.callback import Callback
@@ -20,7 +21,8 @@ class Callbacks:
         """what: the name of a method of `Callback`."""
         for callback in list(self.at_work):
             try:
-                getattr(callback, what)(*details)
+                # Each has its own copy: what one does to it is nobody else's business.
+                getattr(callback, what)(*deepcopy(details))
             except Exception as error:  # a stranger's code, and a stranger's server behind it
                 self.at_work.remove(callback)
                 why = f"{what}(): {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What a pacing says about the coming step, checked."""
+"""What a pacing says about the coming step and of itself, checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from kcframe.engine.boundary import ask, finite, shaped
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.pacing import Pacing, Progress
+
+TAKEN = {
+    *("kind", "step", "epoch", "loss", "terms", "learning_rate"),
+    *("vertical_loss", "accuracy", "teacher_accuracy"),
+}
+"""What a line of the metrics says anyway."""
 
 
 def weights_of(pacing: Pacing, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
@@ -33,6 +39,18 @@ def temperatures_of(pacing: Pacing, progress: Progress) -> Tensor | None:
         if bool((given <= 0).any()):
             raise PluginError(f"{label(pacing)}: temperatures() gave one that is not above 0")
     return given
+
+
+def readings_of(pacing: Pacing) -> dict[str, Tensor]:
+    """`Pacing.readings`. PluginError unless they are floats, one a vertical, under names that are free."""
+    given = ask(pacing, "readings")
+    if not isinstance(given, Mapping):
+        raise PluginError(f"{label(pacing)}: readings() gave a {type(given).__name__}, not named values")
+    for name, values in given.items():
+        if name in TAKEN:
+            raise PluginError(f"{label(pacing)}: readings() gave '{name}', which the metrics have already")
+        shaped(pacing, f"the reading '{name}' of readings", (len(pacing.sizes),), values)
+    return dict(given)
 
 
 def _checked(pacing: Pacing, what: str, given: Tensor) -> None:

@@ -21,7 +21,7 @@ from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
 from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
-from kcframe.engine.pace import temperatures_of, weights_of
+from kcframe.engine.pace import readings_of, temperatures_of, weights_of
 from kcframe.engine.progress import Smoothed
 from kcframe.engine.routing import Router
 from kcframe.engine.sampler import Sampler
@@ -146,7 +146,7 @@ class Trainer:
                 self._note("step", self.step / per_epoch, self._readings(terms, loss))
             end_of_epoch = self.step % per_epoch == 0
             if self.world.rank == 0 and end_of_epoch and self._evaluation_due(self.step // per_epoch):
-                found = self.job.evaluation()
+                found = self._evaluate()
                 self.listener.evaluated(self.step // per_epoch, found)
                 self._note("evaluation", self.step // per_epoch, found.summary())
             stop = self.world.any(self.should_stop())
@@ -159,7 +159,13 @@ class Trainer:
         if self.world.rank:
             return None
         # None if all that was left to do after an interruption is this.
-        return found or self.job.evaluation()
+        return found or self._evaluate()
+
+    def _evaluate(self) -> Evaluation:
+        """Measures the network as it is; how often changes nothing, whatever random numbers it takes."""
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            return self.job.evaluation()
 
     def _note(self, kind: str, epoch: float, readings: dict[str, Any]) -> None:
         line = {"kind": kind, "step": self.step, "epoch": epoch, **readings}
@@ -239,7 +245,7 @@ class Trainer:
 
     def _readings(self, terms: dict[str, Tensor], loss: float) -> dict[str, Any]:
         pacing, smoothed = self.student.head.pacing, self.smoothed
-        paced = dict(pacing.readings())
+        paced = readings_of(pacing)
         if pacing.uses_accuracy:
             paced |= {"accuracy": smoothed.accuracy, "teacher_accuracy": smoothed.teacher_accuracy}
         return {

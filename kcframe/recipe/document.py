@@ -160,6 +160,8 @@ class _Builder:
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise RecipeError(f"{line}: {dotted(path)}: keys are plain names")
                 key = str(key_node.value)
+                if key in tree:
+                    self._forget((*path, key))
                 self.origins[(*path, key)] = f"{self.source}:{key_node.start_mark.line + 1}"
                 tree[key] = self.build(value, (*path, key), (*parents, node))
             return tree
@@ -168,6 +170,11 @@ class _Builder:
                 self.build(child, (*path, index), (*parents, node)) for index, child in enumerate(node.value)
             ]
         return self.loader.construct_object(node)
+
+    def _forget(self, path: Keys) -> None:
+        """Of what an alias (<<: *other) brought, when a key of its own takes its place."""
+        for known in [known for known in self.origins if known[: len(path)] == path]:
+            del self.origins[known]
 
 
 def parse_overrides(settings: tuple[str, ...] | list[str]) -> Document:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,16 +81,6 @@ class CallbackSuite(PluginSuite):
             )
             empty = {name: {"ap": None, "top1": None, "top5": None, "images": 0} for name in VERTICALS}
             callback.evaluated({**evaluation(1), **nothing, "per_vertical": empty})
-            callback.end(True)
-
-    def test_readings_stay_as_they_are(self):
-        with _folder() as folder:
-            callback = self.make()
-            callback.begin(stage(folder))
-            for tell, readings in ((callback.step, logged(1)), (callback.evaluated, evaluation(1))):
-                before = copy.deepcopy(readings)
-                tell(readings)
-                expect_same(readings, before, "it changes what others are told too")
             callback.end(True)
 
     def test_it_draws_no_random_numbers(self):

@@ -11,15 +11,16 @@ from torch import Tensor
 from kcframe.builtin.objectives.bce import HardBce
 from kcframe.engine.boundary import shaped
 from kcframe.engine.model import Direct, Head
-from kcframe.engine.pace import temperatures_of, weights_of
+from kcframe.engine.pace import readings_of, temperatures_of, weights_of
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing, Progress
+from kcframe.recipe.schema import Recipe
 from kcframe.testing.expect import expect, expect_finite, expect_same
 from kcframe.testing.module import CPU, ModuleSuite, gradcheck
 from kcframe.testing.sample import BATCH, SIZES, draw, expect_blocks_agree, targets_of
+from kcframe.testing.tiny import tiny_recipe
 
 NUM_STEPS, NUM_EPOCHS = 100, 10
-TAKEN = ("kind", "step", "epoch", "loss", "terms", "learning_rate", "vertical_loss")
 FEATURES = 4
 
 
@@ -33,6 +34,11 @@ class PacingSuite(ModuleSuite):
 
     def in_recipe(self) -> dict[str, Any]:
         return {"pacing": self.ref.model_dump()}
+
+    def recipe(self) -> Recipe:
+        # With teachers, and with both terms: the pacing may weigh them, or ask for accuracies.
+        both = {"name": "top-k-bce", "options": {"hard_weight": 0.5}}
+        return tiny_recipe({"objective": both, **self.in_recipe()}, teachers=True)
 
     def use(self, module: Pacing, device: torch.device = CPU, seed: int = 0) -> dict[str, Tensor]:
         if module.training and device.type != "meta":
@@ -146,9 +152,7 @@ class PacingSuite(ModuleSuite):
     def test_readings_are_a_number_a_vertical(self):
         pacing = self.make()
         self.use(pacing)
-        for name, values in pacing.readings().items():
-            expect(name not in TAKEN, f"readings() has '{name}', a name that the metrics have already")
-            shaped(pacing, f"'{name}' of readings", (len(SIZES),), values)
+        for name, values in readings_of(pacing).items():
             expect(not values.requires_grad, f"readings(): detach '{name}'")
 
     def test_its_learning_rate_scale_can_be_used(self):

@@ -85,6 +85,21 @@ CASES = {
         pacing(weights=lambda self, progress: {"hard": [1, 2, 3]}),
         r"the weights of term 'hard' of weights\(\) gave a list",
     ),
+    "weights of a term that there is not": (
+        "pacing",
+        pacing(weights=lambda self, progress: {"soft": torch.ones(3)}),
+        r"weighs the term 'soft', which .*objective 'hard-bce' of kcframe .* does not have: it has hard",
+    ),
+    "readings of a wrong shape": (
+        "pacing",
+        pacing(readings=lambda self: {"pace": torch.ones(4)}),
+        r"the reading 'pace' of readings\(\) gave float32 \[4\], not floats \[3\]",
+    ),
+    "readings under a taken name": (
+        "pacing",
+        pacing(readings=lambda self: {"loss": torch.ones(3)}),
+        r"readings\(\) gave 'loss', which the metrics have already",
+    ),
     "a temperature of 0": (
         "pacing",
         pacing(temperatures=lambda self, progress: torch.zeros(3)),

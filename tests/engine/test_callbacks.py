@@ -48,6 +48,17 @@ class Broken(Spy):
             raise ConnectionError("the tracker is down")
 
 
+class Meddler(Spy):
+    """Changes what it is told, and draws random numbers."""
+
+    name = "meddler"
+    heard: ClassVar[list] = []
+
+    def step(self, readings):
+        readings["terms"].clear()
+        readings["vertical_loss"].append(1.0)
+
+
 class Impossible(Spy):
     """Cannot be built."""
 
@@ -59,7 +70,7 @@ class Impossible(Spy):
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch):
-    for plugin in (Spy, Broken, Impossible):
+    for plugin in (Spy, Broken, Meddler, Impossible):
         plugin.heard.clear()
         component = Component("callback", plugin.name, "", PluginOptions, plugin, "kcframe-spy", "1.0")
         monkeypatch.setitem(installed().components, ("callback", plugin.name), component)
@@ -115,6 +126,14 @@ def test_one_that_fails_is_switched_off_and_the_others_go_on(tiny, tmp_path):
     assert with_both.said.count(said) == 1
     assert [what for what, _ in Broken.heard[:4]] == ["begin", "evaluated", "step", "begin"]
     assert sum(what == "end" for what, _ in Spy.heard) == 5
+
+
+def test_what_one_does_to_its_readings_reaches_nobody_else(tiny, tmp_path):
+    start(tiny, tmp_path, "callbacks=[meddler, spy]")
+    lines = [line for line in read_metrics(RunDir(str(tmp_path / "run")), "arms/student") if "terms" in line]
+    assert all(line["terms"] and len(line["vertical_loss"]) == 3 for line in lines)
+    heard = [readings for what, readings in Spy.heard if what == "step"]
+    assert heard[-len(lines) :] == lines
 
 
 def test_one_that_cannot_be_built_ends_the_run_before_it_begins(tiny, tmp_path):

@@ -118,6 +118,14 @@ def test_an_error_in_an_included_file_names_that_file(tmp_path):
         load_recipe(source, installed())
 
 
+def test_an_alias_may_be_overridden_in_part(tmp_path):
+    text = GOOD.replace("arms:", "arms:\n  first: &first {pacing: {name: self-paced, options: {init: 3}}}")
+    text += "  second: {<<: *first, pacing: none}\n  third: {<<: *first, objective: hard-bce}\n"
+    arms = load(tmp_path, text).arms
+    assert (arms["second"].pacing.name, arms["third"].pacing.options["init"]) == ("none", 3)
+    assert arms["third"].objective.name == "hard-bce"
+
+
 def test_yaml_1_1_floats_without_a_dot_are_numbers(tmp_path):
     assert load(tmp_path, changed("learning_rate: 0.01", "learning_rate: 1e-3"))
 

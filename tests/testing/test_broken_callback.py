@@ -23,16 +23,6 @@ class NeedsNumbers(Listens):
         self.heard.append(f"{readings['mpvap']:.1f}")
 
 
-class Tidies(Listens):
-    def step(self, readings):
-        readings.pop("kind")
-
-
-class Empties(Listens):
-    def step(self, readings):
-        readings["terms"].clear()
-
-
 class Draws(Listens):
     def step(self, readings):
         self.run = torch.randint(10**9, ())
@@ -70,8 +60,6 @@ class OneForAll(Listens):
     ("plugin", "check", "said"),
     [
         (NeedsNumbers, "readings may have no value", "TypeError: unsupported format string"),
-        (Tidies, "readings stay as they are", "it changes what others are told too"),
-        (Empties, "a run ends the same with it and without it", "what is learned or logged differs"),
         (Draws, "it draws no random numbers", "it draws from torch's generator"),
         (EndsTooEarly, "a stage may end before its first step", "IndexError"),
         (

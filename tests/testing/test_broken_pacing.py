@@ -139,7 +139,7 @@ class WrongClosedForm(Scaled):
         ),
         (ByItsOwnDice, "it is built alike from the same seed", "torch's default generator is the only"),
         (ByItsOwnDice, GOES_ON, "two runs with the same seed differ"),
-        (BadReadings, "readings are a number a vertical", "'loss', a name that the metrics have already"),
+        (BadReadings, "readings are a number a vertical", "gave 'loss', which the metrics have already"),
         (WrongClosedForm, "its closed form is the derivative", "the gradient of 'gamma' differs"),
     ],
 )
