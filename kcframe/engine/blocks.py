@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kcframe.engine import closed_form
-from kcframe.engine.boundary import ask, shaped
+from kcframe.engine.boundary import ask, named_terms, shaped
 from kcframe.engine.closed_form import Workspace
 from kcframe.engine.model import Head
 from kcframe.engine.progress import tally
@@ -104,7 +104,7 @@ def _by_autograd(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """As `closed_form.backward`, for pacing and objectives that are plain PyTorch."""
     logits = _full(head.block(vertical, shared))
-    named = _terms(objective, logits, targets)
+    named = named_terms(objective, "forward", len(logits), ask(objective, "forward", logits, targets))
     image_weights = ask(head.pacing, "image_weights", logits.detach(), targets)
     if image_weights is not None:
         shaped(head.pacing, "image_weights", (len(logits),), image_weights)
@@ -114,16 +114,6 @@ def _by_autograd(
         loss = loss + weighed.sum() * share(name)
     loss.backward()
     return {name: term.detach() for name, term in named.items()}, logits.detach()
-
-
-def _terms(objective: Objective, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
-    named = ask(objective, "forward", logits, targets)
-    if not isinstance(named, dict) or not named:
-        raise PluginError(f"{label(objective)}: forward() gave a {type(named).__name__}, not named terms")
-    for name, term in named.items():
-        scalar = isinstance(term, Tensor) and term.dim() == 0
-        shaped(objective, f"the term '{name}' of forward", () if scalar else (len(logits),), term)
-    return named
 
 
 def _weighed(term: Tensor, shares: Tensor, objective: Objective, pacing: Pacing) -> Tensor:

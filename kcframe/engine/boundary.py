@@ -40,6 +40,16 @@ def shaped(plugin: Any, what: str, shape: tuple[int, ...], given: Any) -> Tensor
     raise PluginError(f"{label(plugin)}: {what}() gave {_described(given)}, not {wanted}")
 
 
+def named_terms(objective: Any, what: str, num_images: int, given: Any) -> dict[str, Tensor]:
+    """`given`, which `what` gave, if it is a loss's terms: by name, each [num_images] or a scalar."""
+    if not isinstance(given, dict) or not given:
+        raise PluginError(f"{label(objective)}: {what}() gave a {type(given).__name__}, not named terms")
+    for name, term in given.items():
+        scalar = isinstance(term, Tensor) and term.dim() == 0
+        shaped(objective, f"the term '{name}' of {what}", () if scalar else (num_images,), term)
+    return given
+
+
 def finite(plugin: Any, what: str, given: Tensor) -> Tensor:
     """`given`, if all of it is finite. On a GPU this waits for it."""
     if bool(given.isfinite().all()):

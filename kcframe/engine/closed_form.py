@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kcframe.engine.boundary import ask, ask_tensor
+from kcframe.engine.boundary import ask, ask_tensor, named_terms
 from kcframe.engine.gradient_filter import rows_that_matter
 from kcframe.engine.model import Head
 from kcframe.interfaces.objective import BlockTargets, Objective
@@ -82,7 +82,8 @@ def backward(
         parts: list[dict[str, Tensor]] = []
         for rows, aimed in _tiles(targets, paced):
             saved = ask(pacing, "forward_", paced[rows], vertical)
-            parts.append(ask(objective, "gradient", paced[rows], aimed, share, gradient[rows]))
+            terms = ask(objective, "gradient", paced[rows], aimed, share, gradient[rows])
+            parts.append(named_terms(objective, "gradient", len(paced[rows]), terms))
             ask(pacing, "pull_back_", gradient[rows], paced[rows], vertical, saved)
         if classifier.bias is not None and classifier.bias.requires_grad:
             _add(classifier.bias, gradient.sum(0))
@@ -96,7 +97,7 @@ def backward(
         hidden = _hidden(head, vertical, shared[kept])
     if hidden.requires_grad and len(back):
         hidden.backward(back)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, paced
+    return {name: torch.cat([part[name].view(-1) for part in parts]) for name in parts[0]}, paced
 
 
 def _format_of_products(shared: Tensor) -> torch.dtype:
@@ -114,11 +115,9 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, workspace: Work
     """[B, N_v] in float32 or float64, in the workspace."""
     if hidden.dtype in (torch.float32, torch.float64):
         logits = workspace.block("logits", len(hidden), len(weight), hidden)
-        return (
-            torch.mm(hidden, weight.t(), out=logits)
-            if bias is None
-            else torch.addmm(bias, hidden, weight.t(), out=logits)
-        )
+        if bias is None:
+            return torch.mm(hidden, weight.t(), out=logits)
+        return torch.addmm(bias, hidden, weight.t(), out=logits)
     logits = workspace.block("logits", len(hidden), len(weight), hidden.new_empty(0, dtype=torch.float32))
     logits.copy_(hidden @ weight.t())
     return logits if bias is None else logits.add_(bias)

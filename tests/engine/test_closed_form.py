@@ -18,6 +18,7 @@ from kcframe.engine.closed_form import Workspace
 from kcframe.engine.gradient_filter import rows_that_matter
 from kcframe.engine.model import Head
 from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.errors import PluginError
 from kcframe.interfaces.options import PluginOptions
 from kcframe.taxonomy import Taxonomy
 
@@ -92,6 +93,15 @@ def test_bfloat16_is_as_close_as_autograd(head, monkeypatch):
         by_autograd = learn(head)
     assert all(gradient.dtype == torch.float32 for gradient in closed.values())
     assert 1e-5 < relative(closed, exact) < 2 * relative(by_autograd, exact)
+
+
+def test_a_closed_form_without_terms_is_said_in_the_objectives_name(head):
+    class Mute(HardBce):
+        def gradient(self, logits, targets, share, out):
+            super().gradient(logits, targets, share, out)
+
+    with pytest.raises(PluginError, match=r"Mute: gradient\(\) gave a NoneType, not named terms"):
+        learn(head, Mute(PluginOptions()))
 
 
 def test_gradients_are_added_up(head):
