@@ -143,9 +143,9 @@ class Bench:
             self.step()
             optimizer.step()
 
-    def gradients(self) -> list[Tensor]:
-        """Of the head's matrices."""
-        return [p.grad.clone() for p in self.head.parameters() if p.ndim > 1]
+    def gradients(self) -> dict[str, Tensor]:
+        """Of the head's matrices, by name."""
+        return {name: p.grad.clone() for name, p in self.head.named_parameters() if p.ndim > 1}
 
     def gradient_bytes(self) -> int:
         return sum(p.grad.nbytes for p in self.head.parameters() if p.grad is not None)
