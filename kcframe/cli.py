@@ -315,7 +315,7 @@ def head(
 
 
 @bench.command()
-@RECIPE
+@click.argument("recipe", metavar="[RECIPE]", required=False)
 @SET
 @PLUGIN
 @click.option(
@@ -326,7 +326,7 @@ def head(
 @click.option("--ray-data", is_flag=True, help="Compare with Ray Data.")
 @JSON
 def data(
-    recipe: str,
+    recipe: str | None,
     overrides: tuple[str, ...],
     workers: str,
     batches: int,
@@ -334,7 +334,7 @@ def data(
     ray_data: bool,
     json_file: str | None,
 ) -> None:
-    """Pictures a second, loaded and augmented, from a recipe's data source."""
+    """Pictures a second, loaded and augmented, from a recipe's data source; or from made-up JPEG files."""
     from kcframe.commands.bench.data import bench_data
 
     try:

@@ -30,6 +30,11 @@ def test_data(tiny, tmp_path):
     assert found["over_first"]["this process"] == [1, 1]
 
 
+def test_data_of_its_own(tmp_path):
+    call("data", "--workers", "0", "--batches", 1, "--rounds", 1, "--json", tmp_path / "f.json")
+    assert json.loads((tmp_path / "f.json").read_text())["source"] == "image-folder"
+
+
 def test_data_by_way_of_ray_data_are_the_same_pictures(tiny, cluster):
     from kcframe.backends.ray.data import connect_and_load
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from kcframe.assemble import build_source
 from kcframe.commands.bench.figures import spread, write_json
+from kcframe.commands.bench.pictures import made_up_recipe
 from kcframe.engine.batches import Plan, load_batches
 from kcframe.engine.sampler import Sampler
 from kcframe.recipe.load import load_recipe
@@ -22,7 +25,7 @@ from kcframe.registry import installed
 
 
 def bench_data(
-    source: str,
+    source: str | None,
     overrides: Sequence[str],
     workers: Sequence[int],
     batches: int,
@@ -32,8 +35,14 @@ def bench_data(
 ) -> None:
     """Load training batches, augmented as a student would see them, each way in its turn.
 
-    As many batches again as the measured ones come before them, unmeasured.
+    source: a recipe; None: made-up JPEG files. As many batches again as the measured ones come before them,
+    unmeasured.
     """
+    if source is None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(made_up_recipe(Path(folder)))
+            bench_data(file, overrides, workers, batches, rounds, ray_data, json_file)
+        return
     recipe = load_recipe(source, installed(), overrides)
     images = build_source(recipe).split("train")
     train = next(iter(recipe.arms.values())).train
