@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -67,7 +68,10 @@ def test_a_good_one_ends_with_their_number(capsys):
     check_plugin("none", None, None)
     said = capsys.readouterr().out
     assert said.startswith("pacing 'none' of kcframe 0.1.0 (kcframe.builtin)\n")
-    assert said.splitlines()[-1].endswith("checks passed")
+    counts = re.fullmatch(r"(\d+) checks passed, 1 skipped", said.splitlines()[-1])
+    assert counts
+    assert int(counts[1]) == said.count("\n  ok ") > 20
+    assert "  skipped  its closed form is the derivative\n             has_closed_form = False" in said
     assert "FAILED" not in said
 
 
