@@ -5,7 +5,9 @@ Every worker does this for itself from the resolved recipe; objects never travel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe.interfaces.transform import Transform
 from kcframe.recipe.schema import PluginRef, Recipe, Specialists
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.registry import installed
@@ -58,6 +61,11 @@ def _source(ref_json: str, line: str) -> DataSource:
 def build_source(recipe: Recipe) -> DataSource:
     """The data source; kept, since stages that follow each other in a process share it."""
     return _source(recipe.data.model_dump_json(), recipe.data.line)
+
+
+def transform_of(source: DataSource) -> Transform:
+    """What a picture from elsewhere goes through before a network that learned from this source."""
+    return source.transform or Transform(channels=source.channels, image_size=source.image_size)
 
 
 def build_backbone(ref: PluginRef, channels: int, image_size: int) -> Backbone:
@@ -168,13 +176,32 @@ def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     state, about = unpack_weights(read_file(url), url)
     if about.get("kind") != "specialist":
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a specialist")
-    backbone = build_backbone(PluginRef(**about["backbone"]), about["channels"], about["image_size"])
-    network = _bare_specialist(backbone, len(about["classes"]))
+    ref = PluginRef(**about["backbone"])
+
+    def build() -> Student:
+        backbone = build_backbone(ref, about["channels"], about["image_size"])
+        return _bare_specialist(backbone, len(about["classes"]))
+
+    return restore(build, state, url, f"backbone '{ref.name}'"), about
+
+
+def restore(build: Callable[[], Student], state: dict[str, torch.Tensor], url: str, what: str) -> Student:
+    """A network with the weights of a file, ready to be used. Raises DataError if they do not fit `what`.
+
+    It is built without memory, so that nothing is drawn at random and no file is asked for the weights that
+    training began with.
+    """
     try:
-        network.load_state_dict(state)
+        with torch.device("meta"):
+            network = build()
+        network.load_state_dict(state, assign=True)
+        if any(tensor.is_meta for tensor in chain(network.parameters(), network.buffers())):
+            # It keeps something out of its state that only its constructor knows.
+            network = build()
+            network.load_state_dict(state)
     except RuntimeError as error:
         raise DataError(
-            f"{url}: its weights do not fit backbone '{about['backbone']['name']}' as it is now: "
+            f"{url}: its weights do not fit {what} as it is now: "
             f"{str(error).partition(chr(10))[2].strip()[:300]}"
         ) from None
-    return network.eval(), about
+    return network.requires_grad_(False).eval()

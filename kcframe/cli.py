@@ -165,6 +165,147 @@ def report(run_dir: str, figures: str | None) -> None:
     make_report(run_dir, figures)
 
 
+STUDENT = click.argument("run", metavar="RUN[:ARM]")
+JSON = click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"])
+)
+
+
+def _batch(default: int):
+    return click.option(
+        "--batch", default=default, show_default=True, type=click.IntRange(1), help="Pictures at a time."
+    )
+
+
+@cli.command()
+@STUDENT
+@click.argument("pictures", metavar="PICTURE…", nargs=-1, required=True)
+@click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="Classes a picture.")
+@click.option("--consistent", is_flag=True, help="No parent is less probable than its child.")
+@click.option("--json", "json_file", metavar="FILE", help="Write a JSON object a picture; - for here.")
+@click.option("--parquet", metavar="FILE", help="Write a row a picture.")
+@click.option("--html", metavar="FILE", help="Write a page of pictures with what is seen in them.")
+@_batch(64)
+@DEVICE
+@PLUGIN
+def predict(
+    run: str,
+    pictures: tuple[str, ...],
+    top: int,
+    consistent: bool,
+    json_file: str | None,
+    parquet: str | None,
+    html: str | None,
+    batch: int,
+    device: str,
+) -> None:
+    """What a student sees in pictures: files, folders, patterns or URLs (any fsspec protocol).
+
+    ARM: which student of the run. Default: the one with the highest mpvap.
+    """
+    from kcframe.commands.predict import predict_pictures
+
+    predict_pictures(run, pictures, top, consistent, batch, device, json_file, parquet, html)
+
+
+@cli.command()
+@STUDENT
+@click.argument("data", metavar="DATA")
+@SET
+@click.option(
+    "--shots", default="1,5", show_default=True, metavar="N,…", help="Pictures a class to learn from."
+)
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Draws of them.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@_batch(256)
+@DEVICE
+@JSON
+@PLUGIN
+def probe(
+    run: str,
+    data: str,
+    overrides: tuple[str, ...],
+    shots: str,
+    repeats: int,
+    seed: int,
+    batch: int,
+    device: str,
+    json_file: str | None,
+) -> None:
+    """How good a student's features are for a task that it was not trained for.
+
+    DATA: a recipe, whose data section is used, or a folder (any URL) with a folder of pictures a class. A
+    linear classifier and nearest class means, beside the specialists' features and an untrained backbone's.
+    """
+    from kcframe.commands.probe import probe_student
+
+    counts = _numbers(shots, "--shots", "1,5,20")
+    probe_student(run, data, overrides, counts, repeats, seed, batch, device, json_file)
+
+
+@cli.command()
+@STUDENT
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: for other machines, too.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any.")
+@_batch(32)
+@click.option("--max-mb", default=10.0, show_default=True, help="Largest file that is taken.")
+@click.option("--max-seconds", default=10.0, show_default=True, help="Until a client is sent away.")
+@DEVICE
+@PLUGIN
+def serve(run: str, host: str, port: int, batch: int, max_mb: float, max_seconds: float, device: str) -> None:
+    """Answer over HTTP: POST /predict, a page to drop a picture on, /healthz and /metrics."""
+    from kcframe.commands.serve import serve_student
+
+    serve_student(run, host, port, batch, max_mb, max_seconds, device)
+
+
+@cli.command()
+@STUDENT
+@click.option(
+    "--to", default="onnx", show_default=True, type=click.Choice(["onnx", "torch.export", "safetensors"])
+)
+@click.option("--out", metavar="FILE", help="Default: beside the student's weights, in the run directory.")
+@click.option("--top-k", type=click.IntRange(1), metavar="K", help="Give K classes, not all logits.")
+@click.option("--licence", metavar="TEXT", help="Of the weights, for the model card.")
+@PLUGIN
+def export(run: str, to: str, out: str | None, top_k: int | None, licence: str | None) -> None:
+    """Write a student as a file for another runtime, with its classes, its transform and a model card."""
+    from kcframe.commands.export import export_student
+
+    export_student(run, to, out, top_k, licence)
+
+
+@cli.command()
+@STUDENT
+@click.argument("data", metavar="[DATA]", required=False)
+@SET
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "test"]))
+@_batch(256)
+@DEVICE
+@JSON
+@click.option("--html", metavar="FILE", help="Write a page with figures, too.")
+@PLUGIN
+def evaluate(
+    run: str,
+    data: str | None,
+    overrides: tuple[str, ...],
+    split: str,
+    batch: int,
+    device: str,
+    json_file: str | None,
+    html: str | None,
+) -> None:
+    """Measure a run's students and specialists on other pictures, or on the run's own again.
+
+    DATA: a recipe, whose data section is used, or a folder (any URL) with a folder of pictures a class.
+    Default: the run's own recipe. Without ARM all students are measured.
+    """
+    from kcframe.commands.evaluate import evaluate_run
+
+    evaluate_run(run, data, split, overrides, batch, device, json_file, html)
+
+
 ADDRESS = click.option(
     "--address",
     required=True,
@@ -222,10 +363,6 @@ def bench() -> None:
 
 ROUNDS = click.option(
     "--rounds", default=3, show_default=True, type=click.IntRange(1), help="Turns of each way."
-)
-JSON = click.option("--json", "json_file", metavar="FILE", help="Write the figures there.")
-DEVICE = click.option(
-    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"])
 )
 DTYPE = click.option(
     "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"])
@@ -337,11 +474,37 @@ def data(
     """Pictures a second, loaded and augmented, from a recipe's data source; or from made-up JPEG files."""
     from kcframe.commands.bench.data import bench_data
 
-    try:
-        numbers = [int(number) for number in workers.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"'{workers}': write numbers, e.g. 0,2,4", param_hint="--workers") from None
+    numbers = _numbers(workers, "--workers", "0,2,4", least=0)
     bench_data(recipe, overrides, numbers, batches, rounds, ray_data, json_file)
+
+
+@bench.command("serve")
+@STUDENT
+@_count("--clients", 16, "Clients, each sending one picture after the other.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1), help="A turn.")
+@_count("--rounds", 3, "Turns of each way.")
+@_batch(32)
+@DEVICE
+@JSON
+@PLUGIN
+def bench_served(
+    run: str, clients: int, seconds: float, rounds: int, batch: int, device: str, json_file: str | None
+) -> None:
+    """Latency and pictures a second of `kcframe serve` under load, with batching and without."""
+    from kcframe.commands.bench.serve import bench_serve
+
+    bench_serve(run, clients, seconds, rounds, batch, device, json_file)
+
+
+def _numbers(given: str, option: str, example: str, least: int = 1) -> list[int]:
+    try:
+        numbers = [int(number) for number in given.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < least:
+        hint = f"'{given}': write numbers of {least} or more, e.g. {example}"
+        raise click.BadParameter(hint, param_hint=option)
+    return numbers
 
 
 def main() -> NoReturn:

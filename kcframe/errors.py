@@ -46,6 +46,10 @@ class TrainingError(KcframeError):
     """Training cannot go on, for example because the loss is no longer a number."""
 
 
+class ServeError(KcframeError):
+    """A student cannot be served here, for example because another program has the port."""
+
+
 class Interrupted(KcframeError):
     """The user (or the machine) asked the run to stop; everything so far is saved."""
 

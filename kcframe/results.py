@@ -24,7 +24,7 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
     specialists = None
     if recipe.specialists is not None:
         found = [run_dir.read_json(f"{specialist_folder(v)}/{RESULT}") for v in verticals]
-        specialists = _united(found)
+        specialists = united(found)
     baseline = arms[recipe.baseline]["mpvap"] if recipe.baseline else None
     top = specialists["mpvap"] if specialists else None
     table = {}
@@ -49,7 +49,7 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
     }
 
 
-def _united(found: list[dict[str, Any]]) -> dict[str, Any]:
+def united(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The specialists' figures, each on its own vertical's images, and their parameters together."""
     per_vertical = {name: row for result in found for name, row in result["per_vertical"].items()}
     united: dict[str, Any] = {}

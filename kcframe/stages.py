@@ -23,6 +23,7 @@ from kcframe.assemble import (
     build_student,
     build_teachers,
     teacher_sources,
+    transform_of,
 )
 from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.checkpoint import pack_weights
@@ -187,6 +188,7 @@ def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) 
         "backbone": spec.backbone.model_dump(mode="json"),
         "channels": source.channels,
         "image_size": source.image_size,
+        "transform": transform_of(source).model_dump(),
         "classes": list(taxonomy.classes),
     }
     return _Work(job, about)
@@ -212,6 +214,7 @@ def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, worl
         "student": spec.model_dump(mode="json"),
         "channels": source.channels,
         "image_size": source.image_size,
+        "transform": transform_of(source).model_dump(),
     }
     on_test = recipe.evaluation.split == "test"
     return _Work(job, about, (lambda found: _samples(found, source)) if on_test else None)

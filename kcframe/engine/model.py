@@ -68,7 +68,7 @@ class Head(nn.Module):
 
     def block(self, vertical: int, shared: Tensor) -> Tensor:
         """[B, D'] -> one vertical's paced logits [B, N_v], the y of eq. 2 and 4."""
-        rows, size = len(shared), self.sizes[vertical]
+        rows, size = shared.shape[0], self.sizes[vertical]  # len() would fix it in an exported network
         width = self.expander.block_features(vertical)
         hidden = ask_tensor(self.expander, "block", (rows, width), vertical, shared)
         logits = ask_tensor(self.classifiers[vertical], "forward", (rows, size), hidden)
@@ -100,7 +100,7 @@ class Student(nn.Module):
         """images: float [B, C, H, W] in 0..1 -> features [B, D]."""
         b = self.backbone
         prepared = prepare_images(images, b.mean, b.std, b.input_size, b.channels)
-        return ask_tensor(b, "forward", (len(images), b.num_features), prepared)
+        return ask_tensor(b, "forward", (images.shape[0], b.num_features), prepared)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, H, W] in 0..1 -> all verticals' logits in slot order [B, S]."""

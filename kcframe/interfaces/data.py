@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
 
@@ -121,6 +122,10 @@ class DataSource(ABC):
     @abstractmethod
     def split(self, name: str) -> ImageSet:
         """The images of 'train' or 'test'. They share nothing: no picture is in both."""
+
+    transform: Transform | None = None
+    """What makes of a picture from elsewhere what `load` gives without keys; kept with the networks that are
+    trained, so that they can be used without the source. None: the middle square, in this size."""
 
     def describe(self) -> dict[str, object]:
         """Facts for the run directory and report: counts, what was left out and why."""

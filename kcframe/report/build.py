@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
 from kcframe.report import figures
 from kcframe.report.findings import confusions, findings
+from kcframe.report.page import render, thumbnail
 from kcframe.report.record import Arm, Record, Sample, read_record
 from kcframe.report.table import COLUMNS, cell
 from kcframe.run_dir import REPORT, RunDir
 
-THUMBNAIL = 96  # pixels: a page with sixty photographs stays small
 MAX_CONFUSION = 24  # verticals in a matrix that can still be read
 
 
@@ -28,7 +26,8 @@ def build_report(run_dir: RunDir) -> str:
     """
     record = read_record(run_dir)
     style = figures.looks(record)
-    page = _template().render(
+    page = render(
+        "report.html",
         record=record,
         style=style,
         findings=findings(record),
@@ -70,20 +69,6 @@ def draw_all(record: Record, legend: bool = False) -> dict[str, str | None]:
     }
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kcframe", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.1f}"
-    environment.filters["heat"] = lambda value: 0 if value is None else round(0.6 * value)
-    environment.filters["plain"] = _plain
-    return environment.get_template("template.html")
-
-
 def _rows(record: Record) -> Iterator[tuple[str, list[str]]]:
     for arm in record.arms:
         yield arm.name, [cell(column, [arm.figures.get(column)]) for column in COLUMNS]
@@ -117,27 +102,8 @@ def _card(sample: Sample, record: Record) -> dict[str, Any]:
         top = sample.guesses.get(arm.name, [])[:3]
         guesses.append((arm.name, [(name, 100 * share, name in true) for name, share in top]))
     return {
-        "picture": base64.b64encode(_thumbnail(sample.picture)).decode(),
+        "picture": thumbnail(Image.open(io.BytesIO(sample.picture))),
         "name": sample.name,
         "labels": sample.labels,
         "guesses": guesses,
     }
-
-
-def _thumbnail(picture: bytes) -> bytes:
-    image = Image.open(io.BytesIO(picture))
-    if max(image.size) <= THUMBNAIL:
-        return picture
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _plain(value: Any) -> str:
-    """A fact about the data as a line of text."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

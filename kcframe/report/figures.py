@@ -160,6 +160,27 @@ def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) 
     return _panels(record.taxonomy.verticals, panel, "γ / √N", shown)
 
 
+def draw_reliability(bins: Sequence[tuple[float, float, int]]) -> str:
+    """How often the most probable class is right, by its probability; below it, how many images that is.
+
+    bins: (mean probability, share right, images), in 0..1.
+    """
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+        right, count = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        right.plot([0, 100], [0, 100], **_level())
+        right.plot(
+            [100 * p for p, _, _ in bins], [100 * share for _, share, _ in bins], "-o", color=COLOURS[0]
+        )
+        right.set_ylabel("right, percent of images")
+        right.set_ylim(-2, 102)
+        count.bar([100 * p for p, _, _ in bins], [n for _, _, n in bins], width=4, color=COLOURS[0])
+        count.set_ylabel("images")
+        count.set_xlabel("probability of the most probable class, percent")
+        count.set_xlim(-2, 102)
+        return svg_of(figure)
+
+
 def _panels(
     verticals: Sequence[str],
     draw: Callable[[Axes, str], None],

@@ -22,6 +22,7 @@ from kcframe.builtin.data.crops import RATIO, SCALE, TRIES, random_box
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.randomness import image_keys
+from kcframe.interfaces.transform import Transform
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import PluginRef
@@ -234,13 +235,16 @@ def test_half_of_the_pictures_are_mirrored_and_crops_stay_inside(folder):
     assert 0.4 < mirrored < 0.6
     shares, places = [], []
     for row in np.random.default_rng(1).random((500, TRIES, 4)):
-        left, top, right, bottom = random_box((50, 70), row)
+        if (box := random_box((50, 70), row)) is None:
+            continue
+        left, top, right, bottom = box
         assert 0 <= left < right <= 50
         assert 0 <= top < bottom <= 70
         shares.append((right - left) * (bottom - top) / (50 * 70))
         places.append((left / (50 - right + left), top / (70 - bottom + top)))
         assert SCALE[0] - 1e-9 <= shares[-1] <= SCALE[1] + 1e-9
         assert RATIO[0] - 1e-9 <= (right - left) / (bottom - top) <= RATIO[1] + 1e-9
+    assert len(shares) > 490
     assert min(shares) < 0.4
     assert max(shares) > 0.9
     assert np.abs(np.mean(places, axis=0) - 0.5).max() < 0.05
@@ -260,7 +264,8 @@ def test_a_jpeg_decoded_small_is_as_sharp_as_a_png(tmp_path):
 
 def test_a_picture_too_narrow_for_any_crop_shows_its_middle():
     draws = np.random.default_rng(2).random((TRIES, 4))
-    assert random_box((1000, 10), draws) == (495.625, 0.625, 504.375, 9.375)
+    assert random_box((1000, 10), draws) is None
+    assert Transform(channels=1, image_size=8).box((1000, 10)) == (495.625, 0.625, 504.375, 9.375)
 
 
 # -- storage --------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
             below = [each.rstrip("/").rpartition("/")[2] for each in filesystem.ls(path, detail=False)]
             raise DataError(f"{name}: no such folder; {did_you_mean(split, below)}")
         local = isinstance(filesystem, LocalFileSystem)
-        found = _walk(folder) if local else filesystem.find(folder)
+        found = walk(folder) if local else filesystem.find(folder)
         paths = [each[len(folder) + 1 :] for each in found]
     except DataError:
         raise
@@ -69,7 +69,7 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
     return Listing(root, folder, name, files, left_out)
 
 
-def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+def walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     """All files below a folder of this machine, behind links too, without going round in circles.
 
     fsspec's `find` follows no links to folders, and os.walk would go round.
@@ -82,6 +82,6 @@ def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path, (*above, here))
+                yield from walk(entry.path, (*above, here))
             else:
                 yield entry.path

@@ -26,6 +26,7 @@ from kcframe.builtin.data.options import GlyphsOptions
 from kcframe.errors import DataError, did_you_mean
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.randomness import keyed_uniforms
+from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
 CANVAS = 1.5  # drawings are kept this much larger than pictures, so that turning them costs no sharpness
@@ -62,6 +63,8 @@ class Glyphs(DataSource):
         super().__init__(options)
         self.channels, self.image_size = 1, options.image_size
         self.canvas = round(options.image_size * CANVAS)
+        # A photograph or screenshot of a character: all of it, white on black as it was drawn.
+        self.transform = Transform(channels=1, image_size=self.image_size, fit="pad", ground="dark")
 
     @cached_property
     def _faces(self) -> dict[str, Path]:

@@ -13,18 +13,18 @@ from typing import NamedTuple
 import fsspec
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from kcframe.builtin.data.crops import TRIES, centre_box, random_box
+from kcframe.builtin.data.crops import TRIES, random_box
 from kcframe.builtin.data.folder_classes import class_ids, taxonomy_of_folders
 from kcframe.builtin.data.folders import Listing, list_pictures
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
-from kcframe.builtin.data.pictures import decode, formats_of
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.errors import DataError, StorageError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
+from kcframe.interfaces.pictures import decode, formats_of
 from kcframe.interfaces.randomness import keyed_uniforms
+from kcframe.interfaces.transform import Transform
 from kcframe.storage import HOPELESS, PAUSES, patiently
 from kcframe.taxonomy import Taxonomy
 
@@ -44,6 +44,7 @@ class ImageFolder(DataSource):
     def __init__(self, options: ImageFolderOptions):
         super().__init__(options)
         self.channels, self.image_size = options.channels, options.image_size
+        self.transform = Transform(channels=options.channels, image_size=options.image_size)
 
     @cached_property
     def _built(self) -> tuple[Taxonomy, dict[str, ImageFolderSet], Counter[str]]:
@@ -57,7 +58,12 @@ class ImageFolder(DataSource):
             taxonomy = read_taxonomy(options.taxonomy)
         sets = {
             name: ImageFolderSet(
-                options, listing, class_ids(listing, taxonomy, options.taxonomy), taxonomy, formats
+                options,
+                self.transform,
+                listing,
+                class_ids(listing, taxonomy, options.taxonomy),
+                taxonomy,
+                formats,
             )
             for name, listing in (("train", train), ("test", test))
         }
@@ -96,13 +102,14 @@ class ImageFolderSet(ImageSet):
     def __init__(
         self,
         options: ImageFolderOptions,
+        transform: Transform,
         listing: Listing,
         class_ids: Sequence[int],
         taxonomy: Taxonomy,
         formats: Sequence[str],
     ):
         """class_ids: one an entry of `listing.files`. formats: Pillow's names of what may be decoded."""
-        self.options, self.listing, self.formats = options, listing, formats
+        self.options, self.transform, self.listing, self.formats = options, transform, listing, formats
         by_class = Labels.from_lists(taxonomy.with_ancestors([c]) for c in range(taxonomy.num_classes))
         self.labels = by_class.take(torch.tensor(class_ids))
         self._process: _Process | None = None
@@ -137,7 +144,6 @@ class ImageFolderSet(ImageSet):
         self, storage: fsspec.AbstractFileSystem, index: int, draws: np.ndarray | None
     ) -> np.ndarray:
         """uint8 [S, S, C]. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of the picture."""
-        options, size = self.options, self.options.image_size
         file = f"{self.listing.folder}/{self.listing.files[index]}"
         try:
             data = patiently(lambda: storage.cat_file(file), PAUSES if "://" in self.listing.root else ())
@@ -150,14 +156,12 @@ class ImageFolderSet(ImageSet):
                 f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
             ) from None
         try:
-            image = decode(data, self.formats, "L" if options.channels == 1 else "RGB", 2 * size)
+            image = decode(data, self.formats, self.transform.mode, 2 * self.options.image_size)
         except Exception as error:  # damaged pictures fail in many ways
             why = str(error) or type(error).__name__
             raise DataError(f"{self.name(index)}: cannot be decoded: {why}; replace or remove it") from None
-        box, mirrored = centre_box(image.size), False
-        if draws is not None:
-            box = random_box(image.size, draws[1:].reshape(TRIES, 4))
-            mirrored = options.augmentation == "crop-flip" and draws[0] < 0.5
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box)
-        pixels = np.asarray(image).reshape(size, size, -1)
+        if draws is None:
+            return self.transform.pixels(image)
+        pixels = self.transform.pixels(image, random_box(image.size, draws[1:].reshape(TRIES, 4)))
+        mirrored = self.options.augmentation == "crop-flip" and draws[0] < 0.5
         return pixels[:, ::-1] if mirrored else pixels

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from kcframe.errors import RunDirError
+from kcframe.use import write
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -39,9 +37,5 @@ def name_of(device: torch.device) -> str:
 
 def write_json(found: dict[str, Any], json_file: str | None) -> None:
     """Write the figures, if a file was asked for. RunDirError if that cannot be."""
-    if json_file is None:
-        return
-    try:
-        Path(json_file).write_text(json.dumps(found, indent=1) + "\n")
-    except OSError as error:
-        raise RunDirError(f"--json {json_file}: cannot be written: {error.strerror}") from None
+    if json_file is not None:
+        write.write_json(json_file, found)

@@ -34,6 +34,12 @@ def formats_of(extensions: Sequence[str]) -> list[str]:
     return sorted({known[extension] for extension in extensions})
 
 
+ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+"""Of picture files, where nobody says which."""
+
+EVERY_FORMAT = formats_of(ENDINGS)
+
+
 def decode(data: bytes, formats: Sequence[str], mode: str, side: int) -> Image.Image:
     """A file's (first) picture, upright, in 'L' or 'RGB', what is transparent in it over white.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kcframe.builtin.data.pictures import decode, formats_of
 from kcframe.errors import DataError
+from kcframe.interfaces.pictures import decode, formats_of
 
 FORMATS = formats_of(("avif", "bmp", "gif", "jpg", "png", "tif", "webp"))
 RED, GREEN = (200, 30, 60), (0, 255, 0)

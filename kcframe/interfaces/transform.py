@@ -1,0 +1,91 @@
+"""How a picture from anywhere becomes what a network was trained on: kept with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from kcframe.errors import DataError
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom, in pixels; fractions are meant."""
+
+MODES = {1: "L", 3: "RGB"}
+
+
+class Transform(BaseModel):
+    """A picture of any size -> [channels, image_size, image_size] in 0..1, as evaluation sees it.
+
+    What a network's backbone does with that (its own size, mean and std) belongs to the backbone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = Field(ge=1, description="1: grey; 3: colour")
+    image_size: int = Field(ge=1, description="side of the result, in pixels")
+    fit: Literal["crop", "pad"] = Field(
+        "crop",
+        description="crop: the square in the middle; pad: everything, made square by more of its border",
+    )
+    share: float = Field(7 / 8, gt=0, le=1, description="of the short side, that a crop keeps")
+    ground: Literal["any", "dark"] = Field(
+        "any", description="dark: a picture with a light border is inverted, since light on dark was learned"
+    )
+    interpolation: Literal["bilinear"] = Field("bilinear", description="antialiased, as Pillow does it")
+
+    @property
+    def mode(self) -> str:
+        """Pillow's mode of the pictures it takes. DataError if files do not have such pictures."""
+        if self.channels not in MODES:
+            raise DataError(
+                f"the network was trained on pictures of {self.channels} channels: files have 1 or 3"
+            )
+        return MODES[self.channels]
+
+    def box(self, size: tuple[int, int]) -> Box:
+        """The square that is kept of a picture of (width, height); beyond its edges where it is padded."""
+        width, height = size
+        side = min(size) * self.share if self.fit == "crop" else max(size)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
+    def pixels(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
+        """uint8 [S, S, channels]. picture: upright, of 8 bits a channel (`pictures.decode` makes such).
+
+        box: another part than `box` would choose.
+        """
+        if picture.mode != self.mode:
+            picture = picture.convert(self.mode)
+        border = _border(picture) if self.fit == "pad" or self.ground == "dark" else None
+        if self.fit == "pad" and picture.width != picture.height:
+            side = max(picture.size)
+            padded = Image.new(picture.mode, (side, side), tuple(border))
+            padded.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+            picture = padded
+        size = (self.image_size, self.image_size)
+        small = picture.resize(size, Image.Resampling.BILINEAR, box or self.box(picture.size))
+        pixels = np.array(small).reshape(*size, self.channels)
+        if self.ground == "dark" and np.mean(border) > 127.5:
+            pixels = 255 - pixels
+        return pixels
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """float32 [B, channels, S, S] in 0..1."""
+        if not pictures:
+            return torch.empty(0, self.channels, self.image_size, self.image_size)
+        stacked = np.stack([self.pixels(picture) for picture in pictures])
+        images = torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _border(picture: Image.Image) -> list[int]:
+    """The median of a picture's outermost pixels, a value a channel."""
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return np.median(edges, axis=0).astype(int).tolist()

@@ -1,0 +1,1 @@
+"""What one does with a finished student: predict, measure it elsewhere, export, probe, serve."""

@@ -1,0 +1,90 @@
+"""Single pictures from many clients become batches for one network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Full(Exception):
+    """More is waiting than may wait."""
+
+
+@dataclass
+class _Waiting(Generic[Item, Answer]):
+    item: Item
+    answer: asyncio.Future[Answer]
+
+
+class Batcher(Generic[Item, Answer]):
+    """Hands what has come meanwhile to `work`, at most `size` items at a time, in a thread of its own.
+
+    While a batch is worked on the next one gathers, so that batches grow with the load; nobody waits for
+    company. Items whose client has gone are left out.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Answer]],
+        size: int,
+        max_waiting: int,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ):
+        self.work, self.size, self.on_batch = work, size, on_batch
+        self._queue: asyncio.Queue[_Waiting[Item, Answer]] = asyncio.Queue(max_waiting)
+        self._thread = ThreadPoolExecutor(1, "network")
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Whoever still waits is told so with CancelledError."""
+        if self._task is not None:
+            self._task.cancel()
+        while not self._queue.empty():
+            self._queue.get_nowait().answer.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    async def ask(self, item: Item) -> Answer:
+        """One item's answer. Raises Full at once if too many are waiting, and whatever `work` raises."""
+        waiting: _Waiting[Item, Answer] = _Waiting(item, asyncio.get_running_loop().create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise Full from None
+        return await waiting.answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._gather()
+            if not batch:
+                continue
+            self.on_batch(len(batch))
+            try:
+                answers = await loop.run_in_executor(self._thread, self.work, [each.item for each in batch])
+            except Exception as error:  # each client is told; the next batch may be better
+                for each in batch:
+                    if not each.answer.done():
+                        each.answer.set_exception(error)
+                continue
+            for each, answer in zip(batch, answers, strict=True):
+                if not each.answer.done():
+                    each.answer.set_result(answer)
+
+    async def _gather(self) -> list[_Waiting[Item, Answer]]:
+        batch = [await self._queue.get()]
+        while len(batch) < self.size and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return [each for each in batch if not each.answer.done()]

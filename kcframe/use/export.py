@@ -1,0 +1,247 @@
+"""A student as a file for someone else's runtime: ONNX, torch.export, or its bare weights.
+
+What a user of the file needs goes into it, under the key `kcframe`, and beside it as a JSON file: classes,
+verticals, parents, and what a picture goes through before the network. Shapes: B batch, C channels, S side of
+a picture, N classes, k classes that are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import kcframe
+from kcframe.engine.checkpoint import HEADER, pack_weights
+from kcframe.errors import DataError, PluginError
+from kcframe.run_dir import SAMPLES, sample_file
+from kcframe.use.card import model_card
+from kcframe.use.load import Classifier, load
+from kcframe.use.write import write_json, write_text, writing
+
+Format = Literal["onnx", "torch.export", "safetensors"]
+ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch.export": ".pt2", "safetensors": ".safetensors"}
+ONNX_OPSET = 20
+MADE_UP = 8  # pictures to compare with where the run has none
+
+
+@dataclass(frozen=True)
+class Exported:
+    """files: what was written. difference: the largest between the file's outputs and PyTorch's, absolute, of
+    logits or probabilities; None if nothing here can run the file. compared_on: which pictures.
+    same_classes: whether both have the same first class for every picture."""
+
+    files: tuple[str, ...]
+    difference: float | None
+    compared_on: str
+    same_classes: bool
+
+
+class TopK(nn.Module):
+    """The network's k most probable leaf classes."""
+
+    def __init__(self, network: nn.Module, is_leaf: Tensor, k: int):
+        super().__init__()
+        self.network, self.k = network, min(k, int(is_leaf.sum()))
+        self.register_buffer("parents", torch.zeros(len(is_leaf)).masked_fill(~is_leaf, -torch.inf))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images: float [B, C, S, S] in 0..1 -> (probabilities [B, k], class ids int64 [B, k])."""
+        logits, classes = (self.network(images) + self.parents).topk(self.k, dim=1)
+        return logits.sigmoid(), classes
+
+
+def export(classifier: Classifier, to: Format, out: str, top_k: int | None, licence: str | None) -> Exported:
+    """Write a student as a file, its JSON file and its model card, and compare the file with PyTorch.
+
+    out: path or URL. top_k: let the file give the k most probable leaf classes and their probabilities
+    instead of all logits. Raises DataError if `to` cannot do that, PluginError if a library is missing.
+    """
+    if to == "safetensors" and top_k is not None:
+        raise DataError("--top-k is for files that run: a safetensors file holds weights alone")
+    classifier.to("cpu")
+    network: nn.Module = classifier.module
+    if top_k is not None:
+        network = TopK(network, torch.from_numpy(classifier.taxonomy.is_leaf), top_k).eval()
+    about = description(classifier, top_k)
+    images, compared_on = sample_images(classifier)
+    data, run = _FORMATS[to](classifier, network, images, about)
+    with writing(out) as file:
+        file.write(data)
+    difference, same = (None, True) if run is None else _compare(network, run, images)
+    stem = out.removesuffix(ENDINGS[to])
+    exported = Exported((out, f"{stem}.json", f"{stem}.md"), difference, compared_on, same)
+    write_json(exported.files[1], about)
+    write_text(exported.files[2], model_card(classifier, exported, to, about, licence))
+    return exported
+
+
+def description(classifier: Classifier, top_k: int | None) -> dict[str, Any]:
+    """What travels with a file."""
+    backbone, transform = classifier.student.backbone, classifier.transform
+    outputs = (
+        {"logits": "float32 [B, N] by class id; the sigmoid of a logit is the class's probability"}
+        if top_k is None
+        else {
+            "probabilities": "float32 [B, k], the most probable leaf class first",
+            "classes": "int64 [B, k], class ids",
+        }
+    )
+    return {
+        "kcframe": kcframe.__version__,
+        "arm": classifier.arm,
+        "input": {
+            "images": "float32 [B, channels, image_size, image_size] in 0..1",
+            "transform": transform.model_dump(),
+            # For the reader: the network does both by itself.
+            "normalised_inside": {
+                "mean": list(backbone.mean),
+                "std": list(backbone.std),
+                "input_size": backbone.input_size,
+            },
+        },
+        "outputs": outputs,
+        "taxonomy": json.loads(classifier.taxonomy.to_json()),
+    }
+
+
+def sample_images(classifier: Classifier) -> tuple[Tensor, str]:
+    """Pictures [B, C, S, S] to compare with, and what they are: the run's samples, or made-up ones."""
+    run_dir, transform = classifier.run_dir, classifier.transform
+    found = []
+    if run_dir is not None and run_dir.exists(SAMPLES):
+        for number in range(len(run_dir.read_json(SAMPLES))):
+            pixels = np.asarray(Image.open(io.BytesIO(run_dir.read(sample_file(number)))))
+            pixels = pixels.reshape(*pixels.shape[:2], -1)
+            if pixels.shape == (transform.image_size, transform.image_size, transform.channels):
+                found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)
+    if found:
+        return torch.stack(found), f"{len(found)} test pictures of the run"
+    shape = (MADE_UP, transform.channels, transform.image_size, transform.image_size)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)), f"{MADE_UP} pictures of noise"
+
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def _to_onnx(
+    classifier: Classifier, network: nn.Module, images: Tensor, about: dict[str, Any]
+) -> tuple[bytes, Run | None]:
+    for library in ("onnx", "onnxscript"):
+        if find_spec(library) is None:
+            raise PluginError(f"--to onnx needs {library}: pip install 'kcframe[export]'")
+    names = list(about["outputs"])
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            opset_version=ONNX_OPSET,
+            input_names=["images"],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    model = program.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = HEADER, json.dumps(about, ensure_ascii=False)
+    try:
+        data = model.SerializeToString()
+    except Exception as error:  # protobuf's own, by version
+        raise DataError(
+            f"the student is too large for one ONNX file (2 GB): {error}; use --to torch.export"
+        ) from None
+    if find_spec("onnxruntime") is None:
+        return data, None
+
+    def run(pictures: np.ndarray) -> list[np.ndarray]:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        return session.run(names, {"images": pictures})
+
+    return data, run
+
+
+def _to_torch(
+    classifier: Classifier, network: nn.Module, images: Tensor, about: dict[str, Any]
+) -> tuple[bytes, Run | None]:
+    with _quiet():
+        program = torch.export.export(
+            network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={f"{HEADER}.json": json.dumps(about, ensure_ascii=False)})
+
+    def run(pictures: np.ndarray) -> list[np.ndarray]:
+        again = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+        found = again(torch.from_numpy(pictures))
+        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+    return buffer.getvalue(), run
+
+
+def _to_safetensors(
+    classifier: Classifier, network: nn.Module, images: Tensor, about: dict[str, Any]
+) -> tuple[bytes, Run | None]:
+    # With the taxonomy in its header the file can be loaded by itself.
+    whole = {**classifier.about, "taxonomy": about["taxonomy"]}
+    data = pack_weights(classifier.student.state_dict(), whole)
+
+    def run(pictures: np.ndarray) -> list[np.ndarray]:
+        return [load(data).logits(torch.from_numpy(pictures)).numpy()]
+
+    return data, run
+
+
+_FORMATS: dict[Format, Callable[..., tuple[bytes, Run | None]]] = {
+    "onnx": _to_onnx,
+    "torch.export": _to_torch,
+    "safetensors": _to_safetensors,
+}
+
+
+def _compare(network: nn.Module, run: Run, images: Tensor) -> tuple[float, bool]:
+    """(largest difference of logits or probabilities, whether the first classes are the same)."""
+    differences, same = [], True
+    for batch in (images, images[:1]):  # of two sizes: a file may have learned one by heart
+        with torch.inference_mode():
+            expected = network(batch)
+        found = run(batch.numpy())
+        if isinstance(expected, Tensor):
+            ours, classes, theirs = expected, expected.argmax(1), found[0].argmax(1)
+        else:
+            ours, classes, theirs = expected[0], expected[1][:, 0], found[1][:, 0]
+        differences.append(float(np.abs(ours.numpy() - found[0]).max()))
+        same &= bool((classes.numpy() == theirs).all())
+    return max(differences), same
+
+
+@contextmanager
+def _quiet():
+    """Exporters tell of every step, and fail in many ways; PluginError where one does."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PluginError(
+            f"this student cannot be exported so: {type(error).__name__}: {reason}; a plugin of it may do "
+            "what exporters do not know. --to safetensors always works"
+        ) from error
+    finally:
+        logging.disable(level)

@@ -1,0 +1,208 @@
+"""Are a student's features good for another task? A linear classifier and nearest class means over a few
+pictures a class (Razavian et al. 2014, "CNN Features off-the-shelf"), for its features and for others.
+
+n images, D features, C classes of the new task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kcframe.assemble import build_student, load_specialist
+from kcframe.engine.evaluate import Settings
+from kcframe.errors import DataError
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.interfaces.transform import Transform
+from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.run_dir import WEIGHTS, specialist_folder
+from kcframe.taxonomy import Taxonomy
+from kcframe.use.data import folder_of_classes, is_recipe, source_of
+from kcframe.use.load import Classifier
+
+STRENGTHS = tuple(10.0**power for power in range(-1, 6))
+"""Of the ridge, chosen by leaving each picture out in turn."""
+
+SMALLEST = 1e-12  # length that features are divided by
+
+Features = Callable[[Tensor], Tensor]
+"""Pictures [B, C, S, S] in 0..1 -> [B, D]."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A new task: pictures to learn from and to be measured on, each with one class.
+
+    train, test: image set, indices int64 [n], class of each int64 [n] in 0..C-1. classes: C names.
+    """
+
+    name: str
+    train: tuple[ImageSet, Tensor, Tensor]
+    test: tuple[ImageSet, Tensor, Tensor]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Accuracy in percent, a value a repeat, of a linear classifier and of nearest class means."""
+
+    features: str
+    num_features: int
+    shots: int
+    linear: tuple[float, ...]
+    nearest_mean: tuple[float, ...]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{mean(values):.1f}±{stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def probe(
+    classifier: Classifier, task: Task, shots: Sequence[int], repeats: int, seed: int, settings: Settings
+) -> Iterator[Probed]:
+    """Every kind of features over every number of shots; all kinds get the same pictures in a repeat.
+
+    Raises DataError if a class has too few pictures.
+    """
+    train_images, train_indices, train_classes = task.train
+    _enough(task, max(shots))
+    drawn = [_draw(train_classes, max(shots), seed + repeat) for repeat in range(repeats)]
+    every = torch.cat(drawn).unique()
+    for name, network in _kinds(classifier, settings.device):
+        known = _features(network, train_images, train_indices[every], settings)
+        place = torch.full((len(train_classes),), -1)
+        place[every] = torch.arange(len(every))
+        test = _features(network, task.test[0], task.test[1], settings)
+        for count in shots:
+            scores = []
+            for rows in drawn:
+                some = rows.view(len(task.classes), -1)[:, :count].flatten()
+                scores.append(
+                    score(known[place[some]], train_classes[some].numpy(), test, task.test[2].numpy())
+                )
+            linear, nearest = zip(*scores, strict=True)
+            yield Probed(name, known.shape[1], count, linear, nearest)
+
+
+def score(
+    train: np.ndarray, train_classes: np.ndarray, test: np.ndarray, test_classes: np.ndarray
+) -> tuple[float, float]:
+    """(accuracy of a linear classifier, of the nearest class mean), percent. Features [n, D], classes [n]."""
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # Ridge: solved at once also for hundreds of classes, where a logistic regression takes minutes.
+    linear = make_pipeline(StandardScaler(), RidgeClassifierCV(STRENGTHS))
+    right = linear.fit(train, train_classes).predict(test) == test_classes
+    # Of length one: lengths say more about contrast than about class.
+    unit, asked = _unit(train), _unit(test)
+    present = np.unique(train_classes)
+    means = _unit(np.stack([unit[train_classes == each].mean(0) for each in present]))
+    near = present[(asked @ means.T).argmax(1)] == test_classes
+    return 100 * float(right.mean()), 100 * float(near.mean())
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), SMALLEST)
+
+
+def _kinds(classifier: Classifier, device: torch.device) -> Iterator[tuple[str, list[Features]]]:
+    """Networks by name; several give their features side by side."""
+    yield f"student ({classifier.arm})", [classifier.student.to(device).features]
+    spec = StudentSpec.model_validate(classifier.about["student"])
+    about, taxonomy = classifier.about, classifier.taxonomy
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = build_student(_from_scratch(spec), about["channels"], about["image_size"], taxonomy)
+    yield "the same backbone, untrained", [fresh.to(device).eval().features]
+    run_dir = classifier.run_dir
+    files = []
+    for vertical in taxonomy.verticals if run_dir is not None else ():
+        file = f"{specialist_folder(vertical)}/{WEIGHTS}"
+        if run_dir.exists(file):
+            files.append((vertical, run_dir.path(file)))
+    experts: list[Features] = []
+    for vertical, file in files:
+        network: nn.Module = load_specialist(file)[0].to(device)
+        experts.append(network.features)
+        yield f"specialist {vertical}", [network.features]
+    if len(experts) > 1:
+        yield f"all {len(experts)} specialists side by side", experts
+
+
+def _from_scratch(spec: StudentSpec) -> StudentSpec:
+    """Without weights to start from: those are not untrained."""
+    options = {name: value for name, value in spec.backbone.options.items() if name != "weights"}
+    return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"options": options})})
+
+
+@torch.inference_mode()
+def _features(
+    networks: Sequence[Features], images: ImageSet, indices: Tensor, settings: Settings
+) -> np.ndarray:
+    """float32 [n, D of all networks]."""
+    found = []
+    for part in indices.split(settings.batch_size):
+        batch = images.load(part, None).to(settings.device)
+        found.append(torch.cat([network(batch).float().flatten(1).cpu() for network in networks], 1))
+    return torch.cat(found).numpy()
+
+
+def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: int) -> Task:
+    """The task that `data` names: a recipe's data (its splits; images with one leaf class), or a folder of
+    class folders (half of each class's pictures to learn from, half to be measured on, by `seed`)."""
+    if not is_recipe(data):
+        images, classes, names = folder_of_classes(data, transform)
+        order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+        order = order[classes[order].argsort(stable=True)]
+        if len(names) < 2:
+            raise DataError(f"{data}: a task needs two classes, it has {len(names)}")
+        # By turns in the order of classes: half of each class, or one more.
+        learn, rest = order[::2].sort().values, order[1::2].sort().values
+        return Task(data, (images, learn, classes[learn]), (images, rest, classes[rest]), names)
+    source, name = source_of(data, overrides, transform)
+    splits = [source.split(split) for split in ("train", "test")]
+    known = [_single_class(images.labels, source.taxonomy) for images in splits]
+    both = np.intersect1d(known[0][1].numpy(), known[1][1].numpy())
+    if len(both) < 2:
+        raise DataError(f"{name}: a task needs two classes with pictures in both splits, it has {len(both)}")
+    new_ids = torch.full((source.taxonomy.num_classes,), -1)
+    new_ids[torch.from_numpy(both)] = torch.arange(len(both))
+    parts = []
+    for images, (indices, classes) in zip(splits, known, strict=True):
+        kept = new_ids[classes] >= 0
+        parts.append((images, indices[kept], new_ids[classes[kept]]))
+    return Task(name, parts[0], parts[1], tuple(source.taxonomy.classes[c] for c in both))
+
+
+def _single_class(labels: Labels, taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
+    """(indices, class ids), int64: the images with exactly one leaf class."""
+    leaf = torch.from_numpy(taxonomy.is_leaf)[labels.classes.long()]
+    rows, classes = labels.rows()[leaf], labels.classes[leaf].long()
+    single = torch.bincount(rows, minlength=len(labels)) == 1
+    return rows[single[rows]], classes[single[rows]]
+
+
+def _enough(task: Task, shots: int) -> None:
+    counts = torch.bincount(task.train[2], minlength=len(task.classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < shots:
+        raise DataError(
+            f"{task.name}: class '{task.classes[fewest]}' has {int(counts[fewest])} pictures to learn from, "
+            f"--shots asks for {shots}"
+        )
+
+
+def _draw(classes: Tensor, count: int, seed: int) -> Tensor:
+    """int64 [C * count]: positions of `count` pictures of each class, class after class, at random."""
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+    by_class = order[classes[order].argsort(stable=True)]
+    starts = torch.bincount(classes).cumsum(0) - torch.bincount(classes)
+    return torch.cat([by_class[start : start + count] for start in starts.tolist()])
