@@ -10,6 +10,7 @@ specialists/V/    one folder a specialist      arms/A/         one folder a stud
     checkpoint.safetensors   while training; deleted when finished
     metrics.jsonl            one line a logged step, one an evaluation
     weights.safetensors      the finished network
+    student.onnx (.pt2, .safetensors), .json, .md     what `kcframe export` wrote
     result.json              the finish mark: figures, fingerprint
 """
 

@@ -6,13 +6,17 @@ import os
 import uuid
 
 import pytest
+import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
+import kcframe
 from kcframe.errors import Interrupted, RunDirError, StorageError
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
+from kcframe.use.export import export
+from kcframe.use.files import list_files
 from tests.conftest import Quiet
 from tests.proxy import Proxy
 
@@ -57,6 +61,15 @@ def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path,
     assert any("stages are finished and kept" in line for line in again.said)
     local = run(recipe, RunDir(tmp_path / "local"), Quiet(), again.say)
     assert stored == local
+    # The finished student is used from there, and exported to there.
+    student = kcframe.load(f"{bucket}:student")
+    here = kcframe.load(tmp_path / "local", "student")
+    images = torch.rand(3, 1, 8, 8)
+    assert student.predict(images) == here.predict(images)
+    found = export(student, "safetensors", f"{bucket}/out/s.safetensors", None, None)
+    assert found.difference == 0
+    assert kcframe.load(f"{bucket}/out/s.safetensors").predict(images) == here.predict(images)
+    assert next(name.rpartition("/")[2] for name in list_files([f"{bucket}/samples"])) == "000.png"
 
     run_dir = RunDir(bucket)
     assert run_dir.folders("arms") == ["generalist", "student"]

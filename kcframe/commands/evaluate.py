@@ -91,7 +91,7 @@ def evaluate_run(
     found = _Found(as_results(measured, specialists, run_dir, split), measured, best, pictures)
     console = Console()
     console.print(results_table([found.results]))
-    console.print(vertical_table(found.results))
+    console.print(vertical_table(found.results, measured[best].retention if specialists else None))
     for title, pairs in _pairs(measured[best]):
         console.print(_pair_table(title, pairs))
     for sentence in found.said():

@@ -21,7 +21,7 @@ function row(guess) {
   const percent = ` ${(100 * guess.probability).toFixed(1)}% `;
   const parents = guess.parents.map((p) => `${p.class} ${Math.round(100 * p.probability)}%`);
   const rest = [guess.verticals.join(", "), ...parents].join(" · ");
-  item.append(bar, element("b", guess.class), percent, element("span", rest, "dim"));
+  item.append(element("b", guess.class), percent, element("span", rest, "dim"), bar);
   return item;
 }
 

@@ -37,8 +37,11 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def vertical_table(results: dict[str, Any]) -> Table:
-    """Average precision by vertical: the baseline, the best arm and the specialists; the report has all."""
+def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | None = None) -> Table:
+    """Average precision by vertical: the baseline, the best arm and the specialists; the report has all.
+
+    retained: the best arm's over its specialist's, by vertical, for a column of its own.
+    """
     arms = results["arms"]
     best = max(arms, key=lambda name: arms[name]["mpvap"] or 0.0)
     shown = dict.fromkeys(name for name in (results["baseline"], best) if name)
@@ -49,8 +52,13 @@ def vertical_table(results: dict[str, Any]) -> Table:
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
+    if retained is not None:
+        table.add_column("retained", justify="right")
     for vertical in next(iter(columns.values())):
-        table.add_row(vertical, *(cell("ap", [rows[vertical]["ap"]]) for rows in columns.values()))
+        cells = [cell("ap", [rows.get(vertical, {}).get("ap")]) for rows in columns.values()]
+        if retained is not None:
+            cells.append(cell("ap", [retained[vertical]]))
+        table.add_row(vertical, *cells)
     return table
 
 

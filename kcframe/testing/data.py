@@ -16,6 +16,7 @@ from kcframe.engine.batches import Plan, load_batches
 from kcframe.engine.sampler import Sampler
 from kcframe.interfaces.data import DataSource, ImageSet
 from kcframe.interfaces.randomness import image_keys
+from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 from kcframe.testing.expect import expect, expect_same, fail
 from kcframe.testing.steps import few_steps
@@ -58,6 +59,15 @@ class DataSuite(PluginSuite):
         for what in ("channels", "image_size"):
             value = getattr(self.source, what, None)
             expect(isinstance(value, int) and value >= 1, f"{what} is {value!r}: set it, to 1 or more")
+
+    def test_pictures_from_elsewhere_become_as_large(self):
+        source = self.source
+        transform = source.transform
+        if transform is None:
+            return
+        expect(isinstance(transform, Transform), f"transform is a {type(transform).__name__}: use Transform")
+        have, want = (transform.channels, transform.image_size), (source.channels, source.image_size)
+        expect(have == want, f"transform has (channels, image_size) {have}, the source {want}")
 
     def test_a_taxonomy_comes_with_it(self):
         taxonomy = self.source.taxonomy

@@ -10,6 +10,7 @@ import torch
 
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.randomness import image_keys, keyed_uniforms
+from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
 
@@ -43,6 +44,10 @@ class Noises(ImageSet):
 
 class Leaks(Noise):
     leaks = 3
+
+
+class OtherSize(Noise):
+    transform = Transform(channels=1, image_size=16)
 
 
 class Nameless(Noises):
@@ -119,6 +124,11 @@ def with_set(images: type) -> type:
     [
         (Leaks, "no picture is in both splits", "'noise 21' is in the train split and in the test split"),
         (LeaksInSecret, "no picture is in both splits", "3 of 12 test pictures are training pictures"),
+        (
+            OtherSize,
+            "pictures from elsewhere become as large",
+            "transform has (channels, image_size) (1, 16), the source (1, 8)",
+        ),
         (with_set(Dice), "a picture is a function of its key", "load() draws from torch's generator"),
         (with_set(OtherDice), "a picture is a function of its key", "is not the same the second time"),
         (with_set(ByBatch), "a picture is a function of its key", "depends on the others of its batch"),
