@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.model import Direct, Head, Student
@@ -40,12 +41,16 @@ def construct(kind: str, ref: PluginRef, *arguments: Any) -> Any:
     """
     component = installed().get(kind, ref.name)
     plugin = component.load()
-    options = component.options.model_validate(ref.options)
     provenance = f"{ref.line}: {component}" if ref.line else str(component)
     try:
+        options = component.options.model_validate(ref.options)
         built = plugin(options, *arguments)
     except KcframeError:
         raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise PluginError(f"{provenance}: its option '{path}': {first['msg']}") from None
     except Exception as error:  # a stranger's code: anything may come
         raise PluginError(f"{provenance} cannot be built: {type(error).__name__}: {error}") from error
     built.provenance = provenance
@@ -176,11 +181,14 @@ def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     state, about = unpack_weights(read_file(url), url)
     if about.get("kind") != "specialist":
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a specialist")
-    ref = PluginRef(**about["backbone"])
+    try:
+        ref, classes = PluginRef(**about["backbone"]), about["classes"]
+        channels, image_size = about["channels"], about["image_size"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DataError(f"{url}: was written by another kcframe: {error}") from None
 
     def build() -> Student:
-        backbone = build_backbone(ref, about["channels"], about["image_size"])
-        return _bare_specialist(backbone, len(about["classes"]))
+        return _bare_specialist(build_backbone(ref, channels, image_size), len(classes))
 
     return restore(build, state, url, f"backbone '{ref.name}'"), about
 
@@ -188,20 +196,30 @@ def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
 def restore(build: Callable[[], Student], state: dict[str, torch.Tensor], url: str, what: str) -> Student:
     """A network with the weights of a file, ready to be used. Raises DataError if they do not fit `what`.
 
-    It is built without memory, so that nothing is drawn at random and no file is asked for the weights that
-    training began with.
+    Where its plugins allow it, it is built without memory: nothing is drawn at random, and no file is asked
+    for the weights that training began with.
     """
+    network = _restored_without_memory(build, state)
+    if network is None:
+        network = build()
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            lines = str(error).strip().splitlines()
+            reason = " ".join(line.strip() for line in lines[1:] or lines)
+            raise DataError(f"{url}: its weights do not fit {what} as it is now: {reason[:300]}") from None
+    return network.requires_grad_(False).eval()
+
+
+def _restored_without_memory(build: Callable[[], Student], state: dict[str, torch.Tensor]) -> Student | None:
+    """None if that cannot be: weights that do not fit, or a plugin that looks at its numbers or keeps some
+    out of its state."""
     try:
         with torch.device("meta"):
             network = build()
         network.load_state_dict(state, assign=True)
-        if any(tensor.is_meta for tensor in chain(network.parameters(), network.buffers())):
-            # It keeps something out of its state that only its constructor knows.
-            network = build()
-            network.load_state_dict(state)
-    except RuntimeError as error:
-        raise DataError(
-            f"{url}: its weights do not fit {what} as it is now: "
-            f"{str(error).partition(chr(10))[2].strip()[:300]}"
-        ) from None
-    return network.requires_grad_(False).eval()
+    except Exception:  # a stranger's code: whatever is wrong shows when it is built for real
+        return None
+    kept = chain.from_iterable(vars(module).values() for module in network.modules())
+    every = chain(network.parameters(), network.buffers(), kept)
+    return None if any(isinstance(t, torch.Tensor) and t.is_meta for t in every) else network

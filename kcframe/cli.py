@@ -172,6 +172,9 @@ DEVICE = click.option(
 )
 
 
+SOME = click.FloatRange(0.001, 1_000_000)
+
+
 def _batch(default: int):
     return click.option(
         "--batch", default=default, show_default=True, type=click.IntRange(1), help="Pictures at a time."
@@ -249,15 +252,27 @@ def probe(
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: for other machines, too.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any.")
 @_batch(32)
-@click.option("--max-mb", default=10.0, show_default=True, help="Largest file that is taken.")
-@click.option("--max-seconds", default=10.0, show_default=True, help="Until a client is sent away.")
+@click.option("--max-mb", default=10.0, show_default=True, type=SOME, help="Largest file that is taken.")
+@click.option("--max-seconds", default=10.0, show_default=True, type=SOME, help="For one answer.")
+@click.option(
+    "--max-waiting", default=128, show_default=True, type=click.IntRange(1), help="Requests at a time."
+)
 @DEVICE
 @PLUGIN
-def serve(run: str, host: str, port: int, batch: int, max_mb: float, max_seconds: float, device: str) -> None:
+def serve(
+    run: str,
+    host: str,
+    port: int,
+    batch: int,
+    max_mb: float,
+    max_seconds: float,
+    max_waiting: int,
+    device: str,
+) -> None:
     """Answer over HTTP: POST /predict, a page to drop a picture on, /healthz and /metrics."""
     from kcframe.commands.serve import serve_student
 
-    serve_student(run, host, port, batch, max_mb, max_seconds, device)
+    serve_student(run, host, port, batch, max_mb, max_seconds, max_waiting, device)
 
 
 @cli.command()
@@ -280,7 +295,7 @@ def export(run: str, to: str, out: str | None, top_k: int | None, licence: str |
 @STUDENT
 @click.argument("data", metavar="[DATA]", required=False)
 @SET
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "test"]))
+@click.option("--split", type=click.Choice(["train", "test"]), help="Of a recipe's data. Default: test.")
 @_batch(256)
 @DEVICE
 @JSON
@@ -290,16 +305,16 @@ def evaluate(
     run: str,
     data: str | None,
     overrides: tuple[str, ...],
-    split: str,
+    split: str | None,
     batch: int,
     device: str,
     json_file: str | None,
     html: str | None,
 ) -> None:
-    """Measure a run's students and specialists on other pictures, or on the run's own again.
+    """Measure a run's students and specialists on other pictures, or on the run's own test pictures again.
 
     DATA: a recipe, whose data section is used, or a folder (any URL) with a folder of pictures a class.
-    Default: the run's own recipe. Without ARM all students are measured.
+    Default: the run's own recipe, whose data must be there. Without ARM all students are measured.
     """
     from kcframe.commands.evaluate import evaluate_run
 
@@ -486,7 +501,6 @@ def data(
 @_batch(32)
 @DEVICE
 @JSON
-@PLUGIN
 def bench_served(
     run: str, clients: int, seconds: float, rounds: int, batch: int, device: str, json_file: str | None
 ) -> None:

@@ -164,13 +164,16 @@ def write_samples(source: DataSource, run_dir: RunDir) -> None:
     test, taxonomy = source.split("test"), source.taxonomy
     chosen = sample_indices(test.labels, taxonomy)
     listed = []
-    for number, index in enumerate(chosen):
-        picture = test.load(torch.tensor([index]), None)[0].mul(255).round().byte()
+    for index in chosen:
+        images, bad = test.load_readable(torch.tensor([index]), None)
+        if bad:
+            continue
+        picture = images[0].mul(255).round().byte()
         grey = picture.shape[0] == 1
         array = picture[0].numpy() if grey else picture[:3].permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "PNG")
-        run_dir.write(names.sample_file(number), buffer.getvalue())
+        run_dir.write(names.sample_file(len(listed)), buffer.getvalue())
         labels = [taxonomy.classes[c] for c in test.labels.of(index)]
         listed.append({"image": index, "name": test.name(index), "labels": labels})
     run_dir.write_json(names.SAMPLES, listed)

@@ -9,6 +9,7 @@ specialists/V/    one folder a specialist      arms/A/         one folder a stud
     stage.json               the settings it was begun with
     checkpoint.safetensors   while training; deleted when finished
     metrics.jsonl            one line a logged step, one an evaluation
+    bad_images.jsonl         images that were skipped, with reasons (…-1 and so on: by other workers)
     weights.safetensors      the finished network
     student.onnx (.pt2, .safetensors), .json, .md     what `kcframe export` wrote
     result.json              the finish mark: figures, fingerprint
@@ -40,6 +41,11 @@ def specialist_folder(vertical: str) -> str:
 def arm_folder(arm: str) -> str:
     """Folder of a student arm, below the run directory."""
     return f"arms/{quote(arm, safe=' +-_.,()&')}"
+
+
+def bad_images_file(folder: str, rank: int) -> str:
+    """Where one worker of a stage lists the images that it could not use."""
+    return f"{folder}/bad_images{f'-{rank}' if rank else ''}.jsonl"
 
 
 def sample_file(number: int) -> str:

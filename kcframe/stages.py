@@ -155,6 +155,7 @@ def run_stage(
             "images_per_second": trainer.throughput.images_per_second,
             "images_routed": router.images_routed if router else 0,
             "teacher_images": router.teacher_images if router else 0,
+            "bad_images": {"train": len(trainer.bad.reasons), "test": len(found.bad)},
             **as_json(found),
             "samples": work.samples(found) if work.samples else [],
         },
@@ -247,7 +248,7 @@ def _job(
         test_indices = _labelled(test_labels)
     if not len(indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
-    settings = Settings(EVALUATION_BATCH, world.device)
+    settings = Settings(EVALUATION_BATCH, world.device, source.max_bad_fraction)
     measured = test_labels.take(test_indices)
     return Job(
         name=str(stage),
@@ -263,6 +264,7 @@ def _job(
         train=train,
         seed=seed,
         evaluation=lambda: evaluate(student, test, measured, test_indices, taxonomy, settings),
+        max_bad_fraction=source.max_bad_fraction,
     )
 
 
@@ -285,10 +287,11 @@ def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
 
 def _samples(found: Evaluation, source: DataSource) -> list[dict[str, Any]]:
     labels, taxonomy = source.split("test").labels, source.taxonomy
-    measured = _labelled(labels)
+    places = {image: place for place, image in enumerate(found.measured.tolist())}
     samples = []
     for image in sample_indices(labels, taxonomy):
-        place = int(torch.searchsorted(measured, image))
+        if (place := places.get(image)) is None:
+            continue  # it could not be read
         best = zip(found.top_classes[place].tolist(), found.top_probabilities[place].tolist(), strict=True)
         top = [{"class": taxonomy.classes[c], "probability": round(p, 4)} for c, p in best]
         samples.append({"image": image, "top": top})

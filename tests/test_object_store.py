@@ -16,7 +16,7 @@ from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from kcframe.use.export import export
-from kcframe.use.files import list_files
+from kcframe.use.files import list_files, read_pictures
 from tests.conftest import Quiet
 from tests.proxy import Proxy
 
@@ -69,7 +69,9 @@ def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path,
     found = export(student, "safetensors", f"{bucket}/out/s.safetensors", None, None)
     assert found.difference == 0
     assert kcframe.load(f"{bucket}/out/s.safetensors").predict(images) == here.predict(images)
-    assert next(name.rpartition("/")[2] for name in list_files([f"{bucket}/samples"])) == "000.png"
+    places, _ = list_files([f"{bucket}/samples"])
+    assert places[0].name == f"{bucket}/samples/000.png"
+    assert next(read_pictures(places, student.transform, 1))[0].pixels.shape == (8, 8, 1)
 
     run_dir = RunDir(bucket)
     assert run_dir.folders("arms") == ["generalist", "student"]

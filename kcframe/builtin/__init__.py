@@ -8,6 +8,7 @@ from __future__ import annotations
 from kcframe.builtin.backbones import options as backbones_options
 from kcframe.builtin.data import options as data_options
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
+from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.builtin.expanders import options as expanders_options
 from kcframe.builtin.objectives import options as objectives_options
 from kcframe.builtin.pacing import options as pacing_options
@@ -35,6 +36,12 @@ def kcframe_data():
             "data.image_folder:ImageFolder",
             ImageFolderOptions,
             "folders of pictures, one folder a class",
+        ),
+        _lazy(
+            "open-images",
+            "data.open_images.source:OpenImages",
+            OpenImagesOptions,
+            "Open Images V3 to V7, from object storage",
         ),
         _lazy(
             "synthetic",

@@ -69,7 +69,7 @@ class _Found:
 def evaluate_run(
     run: str,
     data: str | None,
-    split: str,
+    split: str | None,
     overrides: Sequence[str],
     batch_size: int,
     device: str,
@@ -88,7 +88,7 @@ def evaluate_run(
         name: measure(load(url, name, settings.device), pictures, specialists, settings) for name in arms
     }
     best = max(measured, key=lambda name: measured[name].evaluation.mean("ap") or 0.0)
-    found = _Found(as_results(measured, specialists, run_dir, split), measured, best, pictures)
+    found = _Found(as_results(measured, specialists, run_dir, pictures.split), measured, best, pictures)
     console = Console()
     console.print(results_table([found.results]))
     console.print(vertical_table(found.results, measured[best].retention if specialists else None))

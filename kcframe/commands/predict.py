@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kcframe.backends.local import choose_device
 from kcframe.errors import DataError
-from kcframe.use.files import list_files, read_pictures
+from kcframe.use.files import Found, list_files, read_pictures
 from kcframe.use.load import Guess, load, split_arm
 from kcframe.use.outputs import Row, outputs
 
@@ -35,32 +35,35 @@ def predict_pictures(
     Pictures that cannot be used are counted and named. Raises DataError if none can be.
     """
     classifier = load(run, device=choose_device(device))
-    names = list_files(places)
+    found_places, left_out = list_files(places)
     shown: list[Row] = []
-    bad: list[Row] = []
+    bad: list[Found] = []
     to_file = any(target is not None for target in (json_file, parquet, html))
     with outputs(classifier, json_file, parquet, html) as wanted:
-        for found in read_pictures(names, classifier.transform, batch_size):
-            good = [each for each in found if each.picture is not None]
-            images = classifier.transform([each.picture for each in good])
-            guesses = iter(classifier.guesses(classifier.logits(images), top, consistent) if good else ())
-            rows: list[Row] = [(each, next(guesses) if each.picture is not None else []) for each in found]
+        for found in read_pictures(found_places, classifier.transform, batch_size, html is not None):
+            pixels = [each.pixels for each in found if each.pixels is not None]
+            images = classifier.transform.batch(pixels)
+            guesses = iter(classifier.guesses(classifier.logits(images), top, consistent) if pixels else ())
+            rows: list[Row] = [(each, [] if each.error else next(guesses)) for each in found]
             for output in wanted:
                 output.add(rows)
-            bad += [(each, []) for each, _ in rows if each.error]
+            bad += [each for each in found if each.error]
             shown += [row for row in rows if not row[0].error][: SHOWN - len(shown)]
     console = Console(stderr=json_file == "-")
     if shown and not to_file:
         console.print(_table(shown))
-    num_good = len(names) - len(bad)
-    said = f"{num_good:,} of {len(names):,} pictures, seen by {classifier.arm} of {split_arm(run)[0]}"
+    num_good = len(found_places) - len(bad)
+    said = f"{num_good:,} of {len(found_places):,} pictures, seen by {classifier.arm} of {split_arm(run)[0]}"
     if not to_file and num_good > len(shown):
         said += f"; the first {len(shown)} are shown, --json, --parquet and --html have all"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
-    for found, _ in bad[:NAMED]:
-        console.print(f"  {found.name}: {found.error}", markup=False, highlight=False, soft_wrap=True)
+    for each in bad[:NAMED]:
+        console.print(f"  {each.name}: {each.error}", markup=False, highlight=False, soft_wrap=True)
     if len(bad) > NAMED:
         console.print(f"  and {len(bad) - NAMED:,} more")
+    if left_out:
+        endings = ", ".join(f"{count:,} {ending}" for ending, count in left_out.most_common(NAMED))
+        console.print(f"not looked at, by their names: {endings}", markup=False, highlight=False)
     for target in (json_file, parquet, html):
         if target not in (None, "-"):
             console.print(target, markup=False, highlight=False, soft_wrap=True)

@@ -46,7 +46,7 @@ def probe_student(
     with console.status("") as status:
         for probed in probe(classifier, task, shots, repeats, seed, settings):
             found.append(probed)
-            status.update(f"{probed.features}, {probed.shots} shots")
+            status.update(Text(f"{probed.features}, {probed.shots} shots"))
     console.print(_table(found, shots, repeats))
     if json_file is not None:
         about = {"data": task.name, "classes": len(task.classes), "test_images": len(task.test[1])}

@@ -13,7 +13,14 @@ from kcframe.use.load import load
 
 
 def serve_student(
-    run: str, host: str, port: int, batch_size: int, max_mb: float, max_seconds: float, device: str
+    run: str,
+    host: str,
+    port: int,
+    batch_size: int,
+    max_mb: float,
+    max_seconds: float,
+    max_waiting: int,
+    device: str,
 ) -> None:
     """Answer until told to stop. Raises ServeError if the port cannot be had."""
     needs = {"starlette": "starlette", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
@@ -25,18 +32,23 @@ def serve_student(
     from kcframe.use.serve import Limits, listen, make_app
 
     classifier = load(run, device=choose_device(device))
-    limits = Limits(batch=batch_size, max_bytes=int(max_mb * 2**20), max_seconds=max_seconds)
+    limits = Limits(
+        batch=batch_size,
+        max_bytes=int(max_mb * 2**20),
+        max_seconds=max_seconds,
+        max_waiting=max_waiting,
+    )
     try:
         socket = listen(host, port)
     except OSError as error:
         raise ServeError(
             f"{host}:{port}: cannot be listened on: {error.strerror}; give another --port, 0 for any"
         ) from None
-    address = f"http://{host}:{socket.getsockname()[1]}"
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{socket.getsockname()[1]}"
     click.echo(f"{classifier.arm}, {classifier.taxonomy.num_classes:,} classes: {address}")
     # Whoever started it may read this to know where it is.
     sys.stdout.flush()
     click.echo(f"  curl --data-binary @picture.jpg '{address}/predict?top=5'")
     server = uvicorn.Server(uvicorn.Config(make_app(classifier, limits), log_level="warning"))
     server.run(sockets=[socket])
-    click.echo("stopped")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kcframe.engine.bad_images import load_in_full
 from kcframe.engine.sampler import Sampler
 from kcframe.errors import KcframeError
 from kcframe.interfaces.data import ImageSet, Labels
@@ -25,16 +26,19 @@ AHEAD = 2  # batches that each process has ready
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together."""
+    """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together. bad: image
+    -> reason, of those that others stand for here because they cannot be read."""
 
     images: Tensor
     labels: Labels
     whole: int
+    bad: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each step of a worker sees, by the step's number."""
+    """What each step of a worker sees, by the step's number. skips: whether images that cannot be read are
+    replaced instead of being an error."""
 
     images: ImageSet
     labels: Labels
@@ -42,11 +46,16 @@ class Plan:
     seed: int
     rank: int = 0
     size: int = 1
+    skips: bool = False
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
-        images = self.images.load(indices, image_keys(self.seed, epoch, indices))
-        return Batch(images, self.labels.take(indices), whole)
+        keys, bad = image_keys(self.seed, epoch, indices), {}
+        if self.skips:
+            images, indices, bad = load_in_full(self.images, indices, keys)
+        else:
+            images = self.images.load(indices, keys)
+        return Batch(images, self.labels.take(indices), whole, bad)
 
 
 def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:

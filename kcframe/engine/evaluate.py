@@ -31,7 +31,9 @@ import torch
 from torch import Tensor
 
 from kcframe.engine.average_precision import average_precision, nanmean
+from kcframe.engine.bad_images import BadImages
 from kcframe.engine.model import Student
+from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.taxonomy import Taxonomy
 
@@ -42,21 +44,26 @@ MAX_SCORES = 16_000_000  # numbers in one piece of a score matrix while it is ra
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run a network without training it."""
+    """How to run a network without training it. max_bad_fraction: of the split, that may be unreadable; they
+    are not measured on."""
 
     batch_size: int
     device: torch.device
+    max_bad_fraction: float = 0.0
 
 
 @dataclass
 class Evaluation:
     """per_vertical: name -> {figure: percent or None, 'images': count}.
 
+    measured: int64 [n], the images that it is about. bad: image -> reason, of those that could not be read.
     confusion: images by [true vertical][vertical of the most probable leaf class]. top: the five most
     probable leaf classes of each image, as class ids int64 [n, 5], and their probabilities.
     """
 
     per_vertical: dict[str, dict[str, float | None]]
+    measured: Tensor | None = None
+    bad: dict[int, str] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     effective_rank: float | None = None
     constant_units: float | None = None
@@ -99,12 +106,17 @@ def evaluate(
     was_training = student.training
     student.eval()
     try:
-        shared = torch.cat(
-            [
-                student.head.shared(student.features(batch.to(settings.device))).float().cpu()
-                for batch in _batches(images, indices, settings)
-            ]
-        )
+        bad = BadImages(len(images), settings.max_bad_fraction)
+        parts = [
+            student.head.shared(student.features(batch.to(settings.device))).float().cpu()
+            for batch in _batches(images, indices, settings, bad)
+        ]
+        if not parts:
+            raise DataError(f"no image can be used; the first: {next(iter(bad.reasons.values()), '')}")
+        shared = torch.cat(parts)
+        if bad.reasons:
+            kept = ~torch.isin(indices, torch.tensor(list(bad.reasons)))
+            indices, labels = indices[kept], labels.take(kept.nonzero().flatten())
         rows, classes = labels.rows(), labels.classes.long()
         leaf = torch.from_numpy(taxonomy.is_leaf)
         per_vertical: dict[str, dict[str, float | None]] = {}
@@ -146,14 +158,24 @@ def evaluate(
             row["top1"] = _hits(found[member, :1], member, labels)
             row["top5"] = _hits(found[member], member, labels)
         confusion = _confusion(found[:, 0], members, taxonomy)
-        return Evaluation(per_vertical, confusion, *_variety(shared), found, values.sigmoid())
+        return Evaluation(
+            per_vertical, indices, bad.reasons, confusion, *_variety(shared), found, values.sigmoid()
+        )
     finally:
         student.train(was_training)
 
 
-def _batches(images: ImageSet, indices: Tensor, settings: Settings) -> Iterator[Tensor]:
+def _batches(images: ImageSet, indices: Tensor, settings: Settings, bad: BadImages) -> Iterator[Tensor]:
+    """The pictures that can be read, at least one a batch; the others go to `bad`."""
     for part in indices.split(settings.batch_size):
-        yield images.load(part, None)
+        if not settings.max_bad_fraction:
+            yield images.load(part, None)
+            continue
+        pictures, reasons = images.load_readable(part, None)
+        bad.add({int(part[row]): reason for row, reason in reasons.items()}, len(part))
+        good = [row for row in range(len(part)) if row not in reasons]
+        if good or not len(part):  # a vertical without test images has an empty batch
+            yield pictures[good]
 
 
 def _mean_ap(scores: Tensor, rows: Tensor, columns: Tensor) -> float | None:

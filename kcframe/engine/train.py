@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from kcframe.engine.bad_images import BadImages
 from kcframe.engine.batches import Batch, Plan, load_batches
 from kcframe.engine.blocks import backward_by_block
 from kcframe.engine.callbacks import Callbacks
@@ -55,7 +56,7 @@ class Job:
     name: for messages. folder: the stage's, below the run directory. settings: the recipe's part that
     decides it, for trackers. labels: of `images`, in the
     taxonomy's ids. indices: int64 [n], the images to learn from. router: None if no teacher is asked.
-    evaluation: measures the network as it is.
+    evaluation: measures the network as it is. max_bad_fraction: of the split, that may be unreadable.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Job:
     train: Train
     seed: int
     evaluation: Callable[[], Evaluation]
+    max_bad_fraction: float = 0.0
 
 
 class Trainer:
@@ -109,6 +111,7 @@ class Trainer:
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
         self.throughput = Throughput()
         self.workspace = Workspace()
+        self.bad = BadImages(len(job.images), job.max_bad_fraction)
 
     def run(self) -> Evaluation | None:
         """Train to the end and measure the finished network (on rank 0; None elsewhere).
@@ -129,13 +132,15 @@ class Trainer:
     def _to_the_end(self) -> Evaluation | None:
         found = None
         job, world = self.job, self.world
-        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size)
+        skips = job.max_bad_fraction > 0
+        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size, skips)
         batches = load_batches(plan, range(self.step, self.num_steps), self.loader_workers)
         train, per_epoch = self.job.train, self.sampler.batches_per_epoch
         self.student.train()
         while self.step < self.num_steps:
             began = time.perf_counter()
             batch = next(batches)
+            self.bad.add(batch.bad, len(batch.images))
             terms = self.one_step(batch)
             loss = sum(float(term.sum()) for term in terms.values())
             self.throughput.add(batch.whole, time.perf_counter() - began)
@@ -154,6 +159,8 @@ class Trainer:
             if self.world.rank == 0 and (end_of_epoch or due or stop):
                 self.log.flush()
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
+            if end_of_epoch or due or stop:
+                self.bad.write(self.run_dir, job.folder, world.rank)
             if stop and self.step < self.num_steps:
                 raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
         if self.world.rank:
@@ -287,6 +294,7 @@ class Trainer:
     def _resume(self) -> None:
         if not self.run_dir.exists(self.checkpoint_name):
             return
+        self.bad.read(self.run_dir, self.job.folder, self.world.rank)
         saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.path(self.checkpoint_name))
         self.student.load_state_dict(saved["model"])
         self.objective.load_state_dict(saved["objective"])

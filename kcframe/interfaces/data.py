@@ -82,6 +82,14 @@ class ImageSet(ABC):
         Raises DataError, naming the file, for a picture that cannot be read.
         """
 
+    def load_readable(self, indices: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[int, str]]:
+        """As `load`, but a picture that cannot be read is no error.
+
+        Returns the pictures, and for each row that holds none the reason, which names the file. What says
+        nothing of the picture itself (a storage that fails) is raised all the same.
+        """
+        return self.load(indices, keys), {}
+
     @property
     def groups(self) -> Tensor | None:
         """int64 [n]: images with the same number have something in common that a validation cut must not
@@ -122,6 +130,10 @@ class DataSource(ABC):
     @abstractmethod
     def split(self, name: str) -> ImageSet:
         """The images of 'train' or 'test'. They share nothing: no picture is in both."""
+
+    max_bad_fraction: float = 0.0
+    """The share of images that may be missing or damaged: they are skipped, counted and listed. More stop the
+    run; with 0 the first one does."""
 
     transform: Transform | None = None
     """What makes of a picture from elsewhere what `load` gives without keys; kept with the networks that are

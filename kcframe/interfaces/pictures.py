@@ -40,10 +40,13 @@ ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 EVERY_FORMAT = formats_of(ENDINGS)
 
 
-def decode(data: bytes, formats: Sequence[str], mode: str, side: int) -> Image.Image:
+def decode(
+    data: bytes, formats: Sequence[str], mode: str, side: int, max_pixels: int | None = None
+) -> Image.Image:
     """A file's (first) picture, upright, in 'L' or 'RGB', what is transparent in it over white.
 
     side: JPEGs far larger than this are decoded at a fraction of their size, no smaller than this.
+    max_pixels: that may be decoded; None: as many as Pillow thinks safe.
     Raises ValueError or whatever Pillow raises, with the reason.
     """
     if not data:
@@ -53,12 +56,16 @@ def decode(data: bytes, formats: Sequence[str], mode: str, side: int) -> Image.I
     except UnidentifiedImageError:
         raise ValueError(_what_it_is(data, formats)) from None
     width, height = image.size
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{width}x{height} pixels are more than the {Image.MAX_IMAGE_PIXELS:,} that Pillow thinks safe"
-        )
+    safe = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    if safe is not None and width * height > safe:
+        raise ValueError(f"{width}x{height} pixels are more than the {safe:,} that are thought safe")
     scale = side / min(width, height)
     image.draft(mode, (math.ceil(width * scale), math.ceil(height * scale)))
+    return upright(image, mode)
+
+
+def upright(image: Image.Image, mode: str) -> Image.Image:
+    """A picture that Pillow has opened, upright, in 'L' or 'RGB', what is transparent in it over white."""
     image.load()
     turn = _turn(image)
     image = _to_mode(image, mode)

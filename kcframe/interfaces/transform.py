@@ -49,9 +49,9 @@ class Transform(BaseModel):
         return MODES[self.channels]
 
     def box(self, size: tuple[int, int]) -> Box:
-        """The square that is kept of a picture of (width, height); beyond its edges where it is padded."""
+        """The square that a crop keeps of a picture of (width, height)."""
         width, height = size
-        side = min(size) * self.share if self.fit == "crop" else max(size)
+        side = min(size) * self.share
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
@@ -63,24 +63,35 @@ class Transform(BaseModel):
         if picture.mode != self.mode:
             picture = picture.convert(self.mode)
         border = _border(picture) if self.fit == "pad" or self.ground == "dark" else None
-        if self.fit == "pad" and picture.width != picture.height:
-            side = max(picture.size)
-            padded = Image.new(picture.mode, (side, side), tuple(border))
-            padded.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-            picture = padded
-        size = (self.image_size, self.image_size)
-        small = picture.resize(size, Image.Resampling.BILINEAR, box or self.box(picture.size))
-        pixels = np.array(small).reshape(*size, self.channels)
+        if self.fit == "pad" and box is None:
+            small = self._padded(picture, tuple(border))
+        else:
+            box = box or self.box(picture.size)
+            small = picture.resize((self.image_size,) * 2, Image.Resampling.BILINEAR, box)
+        pixels = np.array(small).reshape(self.image_size, self.image_size, self.channels)
         if self.ground == "dark" and np.mean(border) > 127.5:
             pixels = 255 - pixels
         return pixels
 
+    def _padded(self, picture: Image.Image, ground: tuple[int, ...]) -> Image.Image:
+        """The whole picture in the middle of a square. Made small first: a square around one that is long and
+        thin could be too large for any memory."""
+        longest, side = max(picture.size), self.image_size
+        width, height = (max(1, round(length * side / longest)) for length in picture.size)
+        square = Image.new(picture.mode, (side, side), ground)
+        small = picture.resize((width, height), Image.Resampling.BILINEAR)
+        square.paste(small, ((side - width) // 2, (side - height) // 2))
+        return square
+
     def __call__(self, pictures: Sequence[Image.Image]) -> Tensor:
         """float32 [B, channels, S, S] in 0..1."""
-        if not pictures:
+        return self.batch([self.pixels(picture) for picture in pictures])
+
+    def batch(self, pixels: Sequence[np.ndarray]) -> Tensor:
+        """What `pixels` made of each picture, together: float32 [B, channels, S, S] in 0..1."""
+        if not pixels:
             return torch.empty(0, self.channels, self.image_size, self.image_size)
-        stacked = np.stack([self.pixels(picture) for picture in pictures])
-        images = torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 

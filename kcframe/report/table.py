@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS = {
@@ -24,7 +25,7 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     first = runs[0]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     many = f", mean ± standard deviation over seeds {seeds}" if len(runs) > 1 else f", seed {seeds}"
-    table = Table(title=f"{first['name']}{many} (percent)", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=escape(f"{first['name']}{many} (percent)"), title_justify="left", box=box.SIMPLE_HEAD)
     rows = {name: [run["arms"][name] for run in runs] for name in first["arms"]}
     if first["specialists"]:
         rows["specialists"] = [run["specialists"] for run in runs]
@@ -33,7 +34,7 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
     for name, found in rows.items():
-        table.add_row(name, *(cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
+        table.add_row(escape(name), *(cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
     return table
 
 
@@ -51,14 +52,14 @@ def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | 
     table = Table(title="average precision by vertical", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     if retained is not None:
         table.add_column("retained", justify="right")
     for vertical in next(iter(columns.values())):
         cells = [cell("ap", [rows.get(vertical, {}).get("ap")]) for rows in columns.values()]
         if retained is not None:
             cells.append(cell("ap", [retained[vertical]]))
-        table.add_row(vertical, *cells)
+        table.add_row(escape(vertical), *cells)
     return table
 
 

@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 
 class Full(Exception):
-    """More is waiting than may wait."""
+    """More is waiting than may wait, or nothing is answered any more."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Batcher(Generic[Item, Answer]):
     """Hands what has come meanwhile to `work`, at most `size` items at a time, in a thread of its own.
 
     While a batch is worked on the next one gathers, so that batches grow with the load; nobody waits for
-    company. Items whose client has gone are left out.
+    company. Items that nobody waits for any more are left out.
     """
 
     def __init__(
@@ -40,16 +40,19 @@ class Batcher(Generic[Item, Answer]):
         self._queue: asyncio.Queue[_Waiting[Item, Answer]] = asyncio.Queue(max_waiting)
         self._thread = ThreadPoolExecutor(1, "network")
         self._task: asyncio.Task[None] | None = None
+        self._open = True
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Whoever still waits is told so with CancelledError."""
+        """Whoever still waits gets Full; so does whoever comes later."""
+        self._open = False
         if self._task is not None:
             self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         while not self._queue.empty():
-            self._queue.get_nowait().answer.cancel()
+            _refuse([self._queue.get_nowait()])
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -59,6 +62,8 @@ class Batcher(Generic[Item, Answer]):
     async def ask(self, item: Item) -> Answer:
         """One item's answer. Raises Full at once if too many are waiting, and whatever `work` raises."""
         waiting: _Waiting[Item, Answer] = _Waiting(item, asyncio.get_running_loop().create_future())
+        if not self._open:
+            raise Full
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -69,22 +74,29 @@ class Batcher(Generic[Item, Answer]):
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._gather()
-            if not batch:
-                continue
-            self.on_batch(len(batch))
             try:
-                answers = await loop.run_in_executor(self._thread, self.work, [each.item for each in batch])
+                if batch:
+                    self.on_batch(len(batch))
+                    items = [each.item for each in batch]
+                    answers = await loop.run_in_executor(self._thread, self.work, items)
+                    for each, answer in zip(batch, answers, strict=True):
+                        if not each.answer.done():
+                            each.answer.set_result(answer)
             except Exception as error:  # each client is told; the next batch may be better
                 for each in batch:
                     if not each.answer.done():
                         each.answer.set_exception(error)
-                continue
-            for each, answer in zip(batch, answers, strict=True):
-                if not each.answer.done():
-                    each.answer.set_result(answer)
+            finally:
+                _refuse(batch)  # of a batch that was stopped
 
     async def _gather(self) -> list[_Waiting[Item, Answer]]:
         batch = [await self._queue.get()]
         while len(batch) < self.size and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return [each for each in batch if not each.answer.done()]
+
+
+def _refuse(batch: Sequence[_Waiting]) -> None:
+    for each in batch:
+        if not each.answer.done():
+            each.answer.set_exception(Full())

@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import kcframe
+from kcframe.assemble import teacher_sources
 from kcframe.engine.model import count_parameters
+from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.report.table import COLUMNS, cell
 from kcframe.run_dir import DATA, RECIPE, RESULTS
 
@@ -59,8 +61,8 @@ def _read(classifier: Classifier, name: str) -> Any:
 
 
 def _teachers(classifier: Classifier) -> str:
-    names = [teacher["name"] for teacher in classifier.about["student"]["teachers"]]
-    return ", ".join(names) if names else "none"
+    spec = StudentSpec.model_validate(classifier.about["student"])
+    return ", ".join(source.name for source in teacher_sources(spec)) or "none"
 
 
 def _data(classifier: Classifier) -> str:
@@ -104,6 +106,6 @@ def _figures(classifier: Classifier) -> list[str]:
 def _compared(exported: Exported) -> str:
     if exported.difference is None:
         return "Not compared with PyTorch: no runtime was installed where it was exported."
-    same = "the same first class for each" if exported.same_classes else "NOT the same first class for each"
-    found = f"largest difference {exported.difference:.1e}, {same}"
+    same = "which is rounding" if exported.agrees else "which is NOT rounding: do not use it"
+    found = f"largest difference of {exported.compared} {exported.difference:.1e}, {same}"
     return f"Compared with PyTorch on {exported.compared_on}: {found}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from kcframe.assemble import build_source
 from kcframe.builtin.data.folder_classes import class_ids
-from kcframe.builtin.data.folders import Listing, list_pictures
+from kcframe.builtin.data.folders import list_folder
 from kcframe.builtin.data.image_folder import ImageFolderSet
-from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
-from kcframe.interfaces.pictures import ENDINGS, formats_of
+from kcframe.interfaces.pictures import ENDINGS
 from kcframe.interfaces.transform import Transform
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -29,8 +27,8 @@ from kcframe.taxonomy import Taxonomy
 class Pictures:
     """Pictures with labels of a taxonomy.
 
-    name: what they are called. labels: of all images. indices: int64, those with a label. unknown: classes of
-    the data that the taxonomy lacks.
+    name: what they are called. split: of a recipe's data, else None. labels: of all images. indices: int64,
+    those with a label. unknown: classes of the data that the taxonomy lacks.
     """
 
     name: str
@@ -38,11 +36,12 @@ class Pictures:
     labels: Labels
     indices: Tensor
     unknown: tuple[str, ...] = ()
+    split: str | None = None
 
 
 def find_pictures(
     data: str | None,
-    split: str,
+    split: str | None,
     overrides: Sequence[str],
     run_dir: RunDir,
     taxonomy: Taxonomy,
@@ -51,18 +50,26 @@ def find_pictures(
     """The pictures that `data` names.
 
     data: a recipe (its data section is used); a folder or URL with pictures in folders called like classes;
-    None: the run's own recipe. Raises DataError if no picture has a class of the taxonomy, or if the pictures
-    are not of the size that `transform` makes.
+    None: the run's own recipe. split: 'train' or 'test' (None) of a recipe's data. Raises DataError if no
+    picture has a class of the taxonomy, or if the pictures are not of the size that `transform` makes.
     """
     if data is not None and not is_recipe(data):
-        listing, root = _listed(data)
+        refuse_for_folder(data, overrides, split)
+        listing = list_folder(data, ENDINGS)
         ids = class_ids(listing, taxonomy, "the student")
-        images = _images(root, listing, ids, taxonomy, transform)
-        return _labelled(listing.name, images, images.labels, ())
+        images = ImageFolderSet(listing, ids, taxonomy, transform, ENDINGS)
+        return _labelled(listing.name, images, images.labels)
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
-    images = source.split(split)
+    images = source.split(split or "test")
     labels, unknown = _renamed(images.labels, source.taxonomy, taxonomy)
-    return _labelled(f"{name}, {split}", images, labels, unknown)
+    return _labelled(f"{name}, {split or 'test'}", images, labels, unknown, split or "test")
+
+
+def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
+    """DataError for what only a recipe has."""
+    if overrides or split is not None:
+        option = "--set" if overrides else "--split"
+        raise DataError(f"{option} is for recipes, {data} is a folder (recipes end in .yaml or .yml)")
 
 
 def is_recipe(data: str) -> bool:
@@ -84,32 +91,14 @@ def source_of(recipe_url: str, overrides: Sequence[str], transform: Transform) -
 
 def folder_of_classes(url: str, transform: Transform) -> tuple[ImageSet, Tensor, tuple[str, ...]]:
     """Pictures in folders, each folder a class: (images, class of each int64 [n], names)."""
-    listing, root = _listed(url)
+    listing = list_folder(url, ENDINGS)
     names = sorted({f"/{normalize('NFC', file)}".split("/")[-2] for file in listing.files})
     if "" in names:
         raise DataError(f"{listing.name}: has pictures that lie in no class folder")
     taxonomy = Taxonomy.build({listing.name: names})
     ids = class_ids(listing, taxonomy, listing.name)
-    return _images(root, listing, ids, taxonomy, transform), torch.tensor(ids), taxonomy.classes
-
-
-def _listed(url: str) -> tuple[Listing, str]:
-    root, folder = posixpath.split(url.rstrip("/"))
-    return list_pictures(root or ".", folder, ENDINGS), root or "."
-
-
-def _images(
-    root: str, listing: Listing, ids: list[int], taxonomy: Taxonomy, transform: Transform
-) -> ImageFolderSet:
-    options = ImageFolderOptions(
-        root=root,
-        train="-",
-        test=posixpath.basename(listing.name),
-        image_size=transform.image_size,
-        channels=transform.channels,
-        extensions=ENDINGS,
-    )
-    return ImageFolderSet(options, transform, listing, ids, taxonomy, formats_of(ENDINGS))
+    images = ImageFolderSet(listing, ids, taxonomy, transform, ENDINGS)
+    return images, torch.tensor(ids), taxonomy.classes
 
 
 def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, tuple[str, ...]]:
@@ -123,9 +112,15 @@ def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, 
     return with_ours, tuple(name for name in theirs.classes if name not in known)
 
 
-def _labelled(name: str, images: ImageSet, labels: Labels, unknown: tuple[str, ...]) -> Pictures:
+def _labelled(
+    name: str,
+    images: ImageSet,
+    labels: Labels,
+    unknown: tuple[str, ...] = (),
+    split: str | None = None,
+) -> Pictures:
     indices = (labels.offsets.diff() > 0).nonzero().flatten()
     if not len(indices):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")
-    return Pictures(name, images, labels, indices, unknown)
+    return Pictures(name, images, labels, indices, unknown, split)

@@ -19,8 +19,8 @@ from torch import Tensor
 from kcframe.assemble import build_student, read_file, restore
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.model import Student, count_parameters
-from kcframe.errors import DataError, RunDirError, did_you_mean
-from kcframe.interfaces.pictures import EVERY_FORMAT, decode
+from kcframe.errors import DataError, KcframeError, RunDirError, did_you_mean
+from kcframe.interfaces.pictures import EVERY_FORMAT, decode, upright
 from kcframe.interfaces.transform import Transform
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.run_dir import RESULTS, TAXONOMY, WEIGHTS, RunDir, arm_folder
@@ -144,12 +144,15 @@ class Classifier:
         )
 
     def _open(self, picture: Picture, place: int) -> Image.Image:
-        if isinstance(picture, Image.Image):
-            return picture
-        name = f"picture {place}" if isinstance(picture, bytes) else os.fspath(picture)
-        data = picture if isinstance(picture, bytes) else read_file(name)
+        mode = self.transform.mode
+        name = os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else f"picture {place}"
         try:
-            return decode(data, EVERY_FORMAT, self.transform.mode, 2 * self.transform.image_size)
+            if isinstance(picture, Image.Image):
+                return upright(picture, mode)
+            data = picture if isinstance(picture, bytes) else read_file(name)
+            return decode(data, EVERY_FORMAT, mode, 2 * self.transform.image_size)
+        except KcframeError:
+            raise
         except Exception as error:  # damaged pictures fail in many ways
             raise DataError(f"{name}: cannot be decoded: {str(error) or type(error).__name__}") from None
 

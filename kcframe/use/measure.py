@@ -88,6 +88,7 @@ def measure(
     began = time.perf_counter()
     found = evaluate(classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings)
     seconds = time.perf_counter() - began
+    labels = pictures.labels.take(found.measured)
     leaf = torch.from_numpy(taxonomy.is_leaf)
     rows, classes = labels.rows(), labels.classes.long()
     has_leaf = torch.zeros(len(labels), dtype=torch.bool)
@@ -141,9 +142,9 @@ def measure_specialists(
 
 
 def as_results(
-    measured: dict[str, Measured], specialists: dict[str, Any] | None, run_dir: RunDir, split: str
+    measured: dict[str, Measured], specialists: dict[str, Any] | None, run_dir: RunDir, split: str | None
 ) -> dict[str, Any]:
-    """The same content as a run's results.json, so that the same tables show it."""
+    """The same content as a run's results.json, so that the same tables show it. split: of the data."""
     about = run_dir.read_json(RESULTS) if run_dir.exists(RESULTS) else {"name": str(run_dir), "seed": "?"}
     baseline = about.get("baseline") if about.get("baseline") in measured else None
     base = measured[baseline].evaluation.mean("ap") if baseline else None

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kcframe.report.page import render, thumbnail
+from kcframe.report.page import render
 from kcframe.use.files import Found
 from kcframe.use.load import Classifier, Guess
 from kcframe.use.write import writing
@@ -60,14 +60,11 @@ class JsonLines:
 class Parquet:
     """A row a picture, a row group a batch."""
 
-    def __init__(self, file: IO[bytes]):
-        self.writer = pq.ParquetWriter(file, SCHEMA)
+    def __init__(self, writer: pq.ParquetWriter):
+        self.writer = writer
 
     def add(self, rows: Sequence[Row]) -> None:
         self.writer.write_table(pa.Table.from_pylist([_plain(row) for row in rows], SCHEMA))
-
-    def close(self) -> None:
-        self.writer.close()
 
 
 class Page:
@@ -81,10 +78,10 @@ class Page:
     def add(self, rows: Sequence[Row]) -> None:
         for found, guesses in rows:
             self.num_pictures += 1
-            if found.picture is None:
+            if found.error:
                 self.bad.append((found.name, found.error))
             elif len(self.cards) < MAX_ON_PAGE:
-                card = {"name": found.name, "picture": thumbnail(found.picture), "guesses": guesses}
+                card = {"name": found.name, "picture": found.thumbnail, "guesses": guesses}
                 self.cards.append(card)
 
     def close(self) -> None:
@@ -107,16 +104,17 @@ def outputs(
     """Those that are wanted; whole when the block ends without an error."""
     with ExitStack() as stack:
         found: list[Output] = []
+        pages: list[Page] = []
         if json_file == "-":
             found.append(JsonLines(sys.stdout.buffer))
         elif json_file is not None:
             found.append(JsonLines(stack.enter_context(writing(json_file))))
         if parquet is not None:
-            found.append(Parquet(stack.enter_context(writing(parquet))))
+            file = stack.enter_context(writing(parquet))
+            found.append(Parquet(stack.enter_context(pq.ParquetWriter(file, SCHEMA))))
         if html is not None:
-            found.append(Page(stack.enter_context(writing(html)), classifier))
-        yield found
-        for output in found:
-            if not isinstance(output, JsonLines):
-                output.close()
+            pages.append(Page(stack.enter_context(writing(html)), classifier))
+        yield [*found, *pages]
+        for page in pages:
+            page.close()
         sys.stdout.flush()

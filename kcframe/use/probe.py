@@ -22,7 +22,7 @@ from kcframe.interfaces.transform import Transform
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.run_dir import WEIGHTS, specialist_folder
 from kcframe.taxonomy import Taxonomy
-from kcframe.use.data import folder_of_classes, is_recipe, source_of
+from kcframe.use.data import folder_of_classes, is_recipe, refuse_for_folder, source_of
 from kcframe.use.load import Classifier
 
 STRENGTHS = tuple(10.0**power for power in range(-1, 6))
@@ -159,6 +159,7 @@ def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: i
     """The task that `data` names: a recipe's data (its splits; images with one leaf class), or a folder of
     class folders (half of each class's pictures to learn from, half to be measured on, by `seed`)."""
     if not is_recipe(data):
+        refuse_for_folder(data, overrides)
         images, classes, names = folder_of_classes(data, transform)
         order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
         order = order[classes[order].argsort(stable=True)]

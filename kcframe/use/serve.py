@@ -7,6 +7,7 @@ GET  /healthz   whether it answers, and what it is       GET /metrics   for Prom
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
-import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -32,6 +32,8 @@ from kcframe.report.page import render
 from kcframe.use.batcher import Batcher, Full
 from kcframe.use.load import Classifier
 
+logger = logging.getLogger(__name__)
+
 MAX_TOP = 100
 BACKLOG = 1024  # connections that wait to be taken
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -46,13 +48,15 @@ SAFE = {
 
 @dataclass(frozen=True)
 class Limits:
-    """batch: pictures a forward pass, at most. max_bytes: of a file. max_seconds: until a client is told that
-    it took too long. max_waiting: pictures in the queue. threads: that decode pictures."""
+    """batch: pictures a forward pass, at most. max_bytes: of a file. max_pixels: of a picture. max_seconds:
+    until a client is told that it took too long. max_waiting: requests that are answered at a time, counted
+    from their first byte on. threads: that decode pictures."""
 
     batch: int = 32
     max_bytes: int = 10 * 2**20
+    max_pixels: int = 50_000_000
     max_seconds: float = 10.0
-    max_waiting: int = 256
+    max_waiting: int = 128
     threads: int = 4
 
 
@@ -64,10 +68,10 @@ class Meters:
         own = {"registry": self.registry}
         self.requests = Counter("kcframe_requests", "Answers of /predict by status.", ["status"], **own)
         self.seconds = Histogram(
-            "kcframe_request_seconds", "From a whole request to its answer.", buckets=SECONDS, **own
+            "kcframe_request_seconds", "From a request to its answer.", buckets=SECONDS, **own
         )
         self.batch = Histogram("kcframe_batch_pictures", "Pictures a forward pass.", buckets=BATCHES, **own)
-        self.waiting = Gauge("kcframe_waiting_pictures", "Pictures in the queue.", **own)
+        self.waiting = Gauge("kcframe_requests_in_progress", "Being answered now.", **own)
 
 
 def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
@@ -75,13 +79,11 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
     meters = Meters()
 
     def work(batch: Sequence[np.ndarray]) -> list[Tensor]:
-        images = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float().div_(255)
-        return list(classifier.logits(images))
+        return list(classifier.logits(classifier.transform.batch(batch)))
 
     batcher: Batcher[np.ndarray, Tensor] = Batcher(
         work, limits.batch, limits.max_waiting, meters.batch.observe
     )
-    meters.waiting.set_function(lambda: batcher.waiting)
     decoders = ThreadPoolExecutor(limits.threads, "decode")
 
     @asynccontextmanager
@@ -91,11 +93,19 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
         await batcher.stop()
         decoders.shutdown(wait=False, cancel_futures=True)
 
+    in_progress = 0
+
     async def predict(request: Request) -> Response:
+        nonlocal in_progress
         began = time.perf_counter()
+        in_progress += 1
+        meters.waiting.set(in_progress)
         try:
-            found = await asyncio.wait_for(answer(request), limits.max_seconds)
-            response = JSONResponse(found, headers=SAFE)
+            if in_progress > limits.max_waiting:
+                raise Full
+            response: Response = JSONResponse(
+                await asyncio.wait_for(answer(request), limits.max_seconds), headers=SAFE
+            )
         except ClientDisconnect:
             response = _refused(400, "the client went away before its picture was here")
         except HTTPException as refused:
@@ -103,7 +113,13 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
         except TimeoutError:
             response = _refused(503, f"took longer than {limits.max_seconds:g} seconds: try again later")
         except Full:
-            response = _refused(503, f"{limits.max_waiting} pictures are waiting already: try again later")
+            response = _refused(503, f"{limits.max_waiting} others are being answered: try again later")
+        except Exception:  # the network's memory, a plugin: for whoever serves it to see
+            logger.exception("a picture could not be answered")
+            response = _refused(500, "something went wrong here; the server's log has it")
+        finally:
+            in_progress -= 1
+            meters.waiting.set(in_progress)
         meters.requests.labels(str(response.status_code)).inc()
         meters.seconds.observe(time.perf_counter() - began)
         return response
@@ -114,7 +130,7 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
         data = await _body(request, limits.max_bytes)
         loop = asyncio.get_running_loop()
         try:
-            pixels = await loop.run_in_executor(decoders, _pixels, data, classifier)
+            pixels = await loop.run_in_executor(decoders, _pixels, data, classifier, limits.max_pixels)
         except Exception as error:  # damaged pictures fail in many ways
             raise HTTPException(415, f"not a picture: {str(error) or type(error).__name__}") from None
         logits = await batcher.ask(pixels)
@@ -185,8 +201,8 @@ def _refused(status: int, reason: str) -> Response:
 
 def _number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
     given = request.query_params.get(name, str(default))
-    if not (given.isascii() and given.isdigit()) or not least <= int(given) <= most:
-        raise HTTPException(400, f"{name}={given}: should be a whole number from {least} to {most}")
+    if not (given.isascii() and given.isdigit() and len(given) < 10) or not least <= int(given) <= most:
+        raise HTTPException(400, f"{name}={given[:20]}: should be a whole number from {least} to {most}")
     return int(given)
 
 
@@ -208,6 +224,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     return bytes(parts)
 
 
-def _pixels(data: bytes, classifier: Classifier) -> np.ndarray:
+def _pixels(data: bytes, classifier: Classifier, max_pixels: int) -> np.ndarray:
     transform = classifier.transform
-    return transform.pixels(decode(data, EVERY_FORMAT, transform.mode, 2 * transform.image_size))
+    picture = decode(data, EVERY_FORMAT, transform.mode, 2 * transform.image_size, max_pixels)
+    return transform.pixels(picture)

@@ -1,28 +1,64 @@
-"""Files that a command is asked to write: anywhere fsspec can write."""
+"""Files that a command is asked to write, anywhere fsspec can: whole, or not at all."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
-from kcframe.errors import KcframeError, RunDirError
+from kcframe.errors import RunDirError
 
 
 @contextmanager
 def writing(url: str) -> Iterator[IO[bytes]]:
-    """A file opened for bytes. RunDirError, naming it, if it cannot be opened or finished."""
+    """A file to be filled; it appears at `url` when the block ends without an error.
+
+    Raises RunDirError, naming it, if it cannot be: before the block where that is known by then.
+    """
     try:
-        with fsspec.open(url, "wb") as file:
-            yield file
-    except (KcframeError, KeyboardInterrupt):
-        raise
+        storage, path = fsspec.url_to_fs(url)
+        local = isinstance(storage, LocalFileSystem)
+        part = _beside(path) if local else tempfile.TemporaryFile()  # noqa: SIM115 - below
     except Exception as error:  # each storage raises its own
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise RunDirError(f"{url}: cannot be written: {reason}") from error
+        raise _refused(url, error) from error
+    with part:
+        try:
+            yield part
+        except BaseException:
+            if local:
+                os.unlink(part.name)
+            raise
+        try:
+            part.flush()
+            if local:
+                os.replace(part.name, path)
+            else:
+                part.seek(0)
+                with storage.open(path, "wb") as target:
+                    shutil.copyfileobj(part, target)
+        except Exception as error:  # each storage raises its own
+            raise _refused(url, error) from error
+
+
+def _beside(path: str) -> IO[bytes]:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(21, "is a folder")
+    return target.with_name(f".{target.name}.{os.getpid()}.part").open("wb")
+
+
+def _refused(url: str, error: Exception) -> RunDirError:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+    return RunDirError(f"{url}: cannot be written: {reason}")
 
 
 def write_text(url: str, text: str) -> None:

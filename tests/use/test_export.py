@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ def images(count):
 @pytest.mark.parametrize("arm", ["generalist", "paced"])
 def test_onnx_says_what_pytorch_says_for_any_batch(finished, tmp_path, arm):
     said = export(f"{finished}:{arm}", "--out", tmp_path / "s.onnx")
-    assert "the same first class for each" in said[0]
+    assert "largest difference of logits" in said[0]
     assert said[1:] == [str(tmp_path / f"s.{ending}") for ending in ("onnx", "json", "md")]
     session = onnxruntime.InferenceSession(tmp_path / "s.onnx")
     module = kcframe.load(finished, arm).module
@@ -106,10 +107,25 @@ def test_what_travels_with_a_file(finished, tmp_path):
         "top-k-bce; teachers: specialists",
         "source `image-folder`, pictures: 60 train, 20 test",
         "| animals | 12 |",
-        "the same first class for each",
+        "which is rounding",
         "`s.json`",
     ):
         assert words in card, words
+
+
+def test_the_card_of_an_arm_that_asked_nobody(finished, tmp_path):
+    export(f"{finished}:generalist", "--to", "safetensors", "--out", tmp_path / "s.safetensors")
+    assert "**Learned with:** hard-bce; teachers: none" in (tmp_path / "s.md").read_text()
+
+
+def test_a_run_of_one_picture_is_exported_for_any_batch(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    samples = json.loads((copy / "samples/samples.json").read_text())
+    (copy / "samples/samples.json").write_text(json.dumps(samples[:1]))
+    (first, *_) = export(copy, "--to", "torch.export", "--out", tmp_path / "s.pt2")
+    assert "on 1 test pictures" in first
+    module = torch.export.load(tmp_path / "s.pt2").module()
+    assert module(images(5)).shape == (5, 7)
 
 
 def test_it_is_compared_on_the_runs_pictures(finished):
@@ -129,12 +145,23 @@ def test_a_file_that_says_something_else_is_an_error(finished, tmp_path, monkeyp
     monkeypatch.setitem(exporting._FORMATS, "torch.export", wrong)
     with pytest.raises(TrainingError, match="does not say what the student says"):
         export(finished, "--to", "torch.export", "--out", tmp_path / "s.pt2")
-    assert "NOT the same first class" in (tmp_path / "s.md").read_text()
+    assert "NOT rounding: do not use it" in (tmp_path / "s.md").read_text()
+
+    def shuffled(*arguments):
+        data, run = right(*arguments)
+
+        def other(pictures):
+            shares, classes = run(pictures)
+            return [shares, classes[:, [0, 2, 1]]]
+
+        return data, other
+
+    monkeypatch.setitem(exporting._FORMATS, "torch.export", shuffled)
+    with pytest.raises(TrainingError, match="does not say what the student says"):
+        export(finished, "--to", "torch.export", "--out", tmp_path / "s.pt2", "--top-k", "3")
 
 
 def test_by_default_it_lies_beside_the_weights(finished, tmp_path):
-    import shutil
-
     copy = shutil.copytree(finished, tmp_path / "copy")
     said = export(f"{copy}:paced", "--to", "safetensors")
     assert said[1] == str(copy / "arms/paced/student.safetensors")

@@ -11,10 +11,15 @@ import torch
 from PIL import Image
 
 import kcframe
-from kcframe.assemble import build_source, build_student, transform_of
+from kcframe.assemble import build_source, build_student, construct, restore, transform_of
+from kcframe.builtin.backbones.options import SmallCnnOptions
 from kcframe.engine.checkpoint import pack_weights, unpack_weights
-from kcframe.errors import DataError, RunDirError
+from kcframe.engine.model import Direct, Head, Student
+from kcframe.errors import DataError, PluginError, RunDirError
+from kcframe.interfaces.options import PluginOptions
+from kcframe.interfaces.pacing import Pacing
 from kcframe.recipe.load import load_recipe
+from kcframe.recipe.schema import PluginRef
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
@@ -115,6 +120,21 @@ def test_no_teacher_and_nothing_to_train_is_in_the_module(finished):
     assert "Teacher" not in names
 
 
+def test_a_pillow_image_is_seen_like_its_file(finished, tmp_path):
+    """Turned by its EXIF data, transparent, of 16 bits."""
+    draws = np.random.default_rng(5)
+    pixels = draws.integers(0, 255, (30, 50, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "glass.png")
+    Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    classifier = kcframe.load(finished)
+    for name in ("turned.jpg", "glass.png", "deep.png"):
+        file = tmp_path / name
+        assert classifier.predict([Image.open(file)]) == classifier.predict([file])
+
+
 # -- which -----------------------------------------------------------------------------------------
 
 
@@ -210,6 +230,46 @@ def test_a_source_without_a_transform_has_the_usual_one():
     assert transform_of(source).model_dump()["fit"] == "crop"
 
 
+class LooksAtItsNumbers(Pacing):
+    def start(self, classifiers):
+        assert all(float(classifier.weight.detach().std()) > 0 for classifier in classifiers)
+
+
+class KeepsATensor(Pacing):
+    def __init__(self, options, sizes, num_classes):
+        super().__init__(options, sizes, num_classes)
+        self.scale = torch.full((1,), 2.0)
+
+    def forward(self, logits, vertical):
+        return logits * self.scale
+
+
+class Computes(Pacing):
+    def __init__(self, options, sizes, num_classes):
+        super().__init__(options, sizes, num_classes)
+        self.factor = torch.linspace(1, 3, 5)[2].item()
+
+    def forward(self, logits, vertical):
+        return logits * self.factor
+
+
+@pytest.mark.parametrize("pacing", [LooksAtItsNumbers, KeepsATensor, Computes])
+def test_plugins_that_cannot_be_built_without_memory(pacing):
+    def build():
+        expander = Direct(3, (2, 1))
+        head = Head(expander, pacing(PluginOptions(), (2, 1), 3), (2, 1))
+        options = SmallCnnOptions(widths=(3,), pool="average")
+        return Student(
+            construct("backbone", PluginRef(name="small-cnn", options=options.model_dump()), 1, 8), head
+        )
+
+    trained = build().eval()
+    images = torch.rand(2, 1, 8, 8)
+    again = restore(build, trained.state_dict(), "file", "it")
+    with torch.no_grad():
+        assert torch.equal(again(images), trained(images))
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -224,6 +284,11 @@ def test_weights_of_another_network_are_refused(copy):
     about["student"]["expander"]["options"]["s2"] = 9
     weights(copy).write_bytes(pack_weights(state, about))
     with pytest.raises(DataError, match="do not fit student 'paced' as it is now.*size mismatch"):
+        kcframe.load(copy, "paced")
+    about["student"]["expander"]["options"]["s2"] = 8
+    about["student"]["expander"]["options"]["s3"] = 8
+    weights(copy).write_bytes(pack_weights(state, about))
+    with pytest.raises(PluginError, match="expander 'fc-sc' of kcframe .*: its option 's3': Extra inputs"):
         kcframe.load(copy, "paced")
     weights(copy).write_bytes((copy / "specialists/animals/weights.safetensors").read_bytes())
     with pytest.raises(DataError, match="this is a specialist, not a student"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from sklearn.calibration import calibration_curve
 
 import kcframe
 from kcframe.cli import cli
 from kcframe.errors import DataError, RunDirError
+from kcframe.report.table import results_table, vertical_table
 from kcframe.use.measure import BINS, calibrate
 
 
@@ -115,6 +119,29 @@ def test_a_folder_of_class_folders(finished, pictures, tmp_path):
     for name in own["arms"]:
         assert folder["arms"][name]["per_vertical"] == own["arms"][name]["per_vertical"]
     assert folder["specialists"] == own["specialists"]
+
+
+def test_a_folder_where_one_stands_and_a_storages_root(finished, pictures, monkeypatch):
+    monkeypatch.chdir(pictures / "test")
+    assert "20 pictures of ." in evaluate(finished, ".")
+    fsspec.filesystem("memory").rm("/", recursive=True)
+    fsspec.filesystem("memory").put(f"{pictures}/test/", "/", recursive=True)
+    assert "20 pictures of memory://" in evaluate(finished, "memory://")
+    with pytest.raises(DataError, match="--split is for recipes"):
+        evaluate(finished, ".", "--split", "train")
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        evaluate(finished, "nowhere")
+
+
+def test_names_in_brackets_are_names():
+    row = {"ap": 1.0, "routed_ap": 1.0}
+    arm = {"mpvap": 1.0, "parameters": 1, "per_vertical": {"birds [/small]": row}}
+    results = {"name": "[a]", "seed": 0, "arms": {"[old]": arm}, "baseline": None, "specialists": None}
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(results_table([results]), vertical_table(results))
+    said = console.export_text()
+    for name in ("[a], seed 0", "[old]", "birds [/small]"):
+        assert name in said
 
 
 def test_a_folder_with_a_class_that_is_not_known(finished, pictures, tmp_path):

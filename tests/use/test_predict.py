@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 
 import fsspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -18,8 +20,9 @@ import kcframe
 from kcframe.cli import cli
 from kcframe.errors import DataError, RunDirError
 from kcframe.interfaces.transform import Transform
-from kcframe.use.files import list_files, read_pictures
+from kcframe.use.files import Found, list_files, read_pictures
 from kcframe.use.outputs import MAX_ON_PAGE, Page
+from kcframe.use.write import writing
 
 
 def predict(*arguments):
@@ -48,11 +51,13 @@ def nasty(tmp_path):
 
 
 def test_what_cannot_be_used_is_counted_and_named(finished, nasty):
+    (nasty / "i.HEIC").write_bytes(b"of a telephone")
     said = predict(finished, nasty, nasty / "missing.jpg", "--html", nasty / "page.html")
     assert f"4 of 9 pictures, seen by {kcframe.load(finished).arm}" in said
     assert "e.png: cannot be decoded: the file has zero bytes" in said
     assert "f.jpeg: cannot be decoded: it is an HTML page" in said
     assert "missing.jpg: no such file" in said
+    assert "not looked at, by their names: 1 .heic, 1 .txt" in said
 
 
 def test_nothing_that_can_be_used_is_an_error(finished, nasty):
@@ -120,12 +125,10 @@ def test_a_file_that_cannot_be_written_is_said_before_the_work(finished, picture
 
 
 def test_a_page_has_an_end(finished, tmp_path):
-    class Found:
-        name, picture, error = "x", Image.new("L", (2, 2)), ""
-
+    found = Found("x", np.zeros((2, 2, 1), np.uint8), "aGk=")
     with open(tmp_path / "p.html", "wb") as file:
         page = Page(file, kcframe.load(finished))
-        page.add([(Found, [])] * (MAX_ON_PAGE + 7))
+        page.add([(found, [])] * (MAX_ON_PAGE + 7))
         page.close()
     text = (tmp_path / "p.html").read_text()
     assert text.count("<img ") == MAX_ON_PAGE
@@ -136,15 +139,28 @@ def test_a_page_has_an_end(finished, tmp_path):
 
 
 def test_folders_patterns_and_urls(pictures, tmp_path):
-    fsspec.filesystem("memory").put(str(pictures / "test"), "/seen", recursive=True)
-    local = list_files([str(pictures / "test")])
-    assert len(local) == 20
-    assert local == sorted(local)
-    assert list_files([f"{pictures}/test/owl/[01].png"]) == [f"{pictures}/test/owl/{n}.png" for n in (0, 1)]
-    remote = list_files(["memory://seen"])
-    assert [name.partition("/seen/")[2] for name in remote] == [name.partition("/test/")[2] for name in local]
-    for ours, theirs in zip(_read(local), _read(remote), strict=True):
-        assert ours.picture.tobytes() == theirs.picture.tobytes()
+    memory = fsspec.filesystem("memory")
+    memory.rm("/", recursive=True)  # of other tests
+    memory.put(str(pictures / "test"), "/seen", recursive=True)
+    local = places(pictures / "test")
+    names = [place.name for place in local]
+    assert len(names) == 20
+    assert names == sorted(names)
+    some = [f"{pictures}/test/owl/{n}.png" for n in (0, 1)]
+    assert [place.name for place in places(f"{pictures}/test/owl/[01].png")] == some
+    archive = shutil.make_archive(str(tmp_path / "z"), "zip", pictures / "test")
+    # One of a storage's folders, its root, a chain of storages.
+    for url, start in (
+        ("memory://seen", "memory://seen/"),
+        ("memory://", "memory://seen/"),
+        (f"zip://::{archive}", f"zip://::{archive}/"),
+    ):
+        remote = places(url)
+        assert [place.name.removeprefix(start) for place in remote] == [
+            name.removeprefix(f"{pictures}/test/") for name in names
+        ]
+        for ours, theirs in zip(_read(local), _read(remote), strict=True):
+            assert np.array_equal(ours.pixels, theirs.pixels)
     with pytest.raises(DataError, match=r"owl/\*\.jpg: no picture in it"):
         list_files([f"{pictures}/test/owl/*.jpg"])
     with pytest.raises(DataError, match="nosuch://x: cannot be listed: ValueError"):
@@ -153,7 +169,17 @@ def test_folders_patterns_and_urls(pictures, tmp_path):
 
 def test_a_file_whose_name_looks_like_a_pattern(pictures, tmp_path):
     shutil.copy(pictures / "test/owl/0.png", tmp_path / "a[1].png")
-    assert list_files([str(tmp_path / "a[1].png")]) == [str(tmp_path / "a[1].png")]
+    assert [place.name for place in places(tmp_path / "a[1].png")] == [str(tmp_path / "a[1].png")]
+
+
+def test_a_name_that_is_no_text_is_shown_and_read(finished, pictures, tmp_path):
+    folder = os.fsencode(tmp_path / "odd")
+    os.mkdir(folder)
+    shutil.copy(pictures / "test/owl/0.png", os.path.join(folder, b"caf\xe9.png"))
+    predict(finished, tmp_path / "odd", "--json", tmp_path / "p.jsonl", "--html", tmp_path / "p.html")
+    found = json.loads((tmp_path / "p.jsonl").read_text())
+    assert found["picture"].endswith("odd/caf\\udce9.png")
+    assert found["error"] is None
 
 
 def test_pictures_from_a_web_server(pictures):
@@ -163,14 +189,43 @@ def test_pictures_from_a_web_server(pictures):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         root = f"http://127.0.0.1:{server.server_address[1]}/test"
-        good, bad = _read(list_files([f"{root}/owl/0.png", f"{root}/owl/99.png"]))
-        assert good.picture.size == (24, 20)
+        good, bad = _read([*places(f"{root}/owl/0.png"), *places(f"{root}/owl/99.png")])
+        assert good.pixels.shape == (16, 16, 3)
         assert bad.error == "no such file"
     finally:
         server.shutdown()
         server.server_close()
 
 
-def _read(names):
+def places(name):
+    return list_files([str(name)])[0]
+
+
+def _read(found):
     transform = Transform(channels=3, image_size=16)
-    return [found for batch in read_pictures(names, transform, 4) for found in batch]
+    return [each for batch in read_pictures(found, transform, 4) for each in batch]
+
+
+# -- files that are written ------------------------------------------------------------------------
+
+
+def test_what_goes_wrong_in_between_is_not_blamed_on_the_file(tmp_path):
+    """And the old file stays whole."""
+    (tmp_path / "p.html").write_text("old")
+
+    def fail(url):
+        with writing(url) as file:
+            file.write(b"half")
+            raise RuntimeError("out of memory")
+
+    for url in (str(tmp_path / "p.html"), "memory://p.html"):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            fail(url)
+    assert (tmp_path / "p.html").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["p.html"]
+    assert not fsspec.filesystem("memory").exists("/p.html")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(RunDirError, match="cannot be written: is a folder"), writing(str(tmp_path)):
+        pass

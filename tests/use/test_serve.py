@@ -92,6 +92,7 @@ def test_it_says_what_predict_says(classifier, port, pictures):
         (400, "/predict", b"", "no picture: send the file's bytes"),
         (400, "/predict?top=0", b"x", "top=0: should be a whole number from 1 to 100"),
         (400, "/predict?top=many", b"x", "top=many: should be"),
+        (400, "/predict?top=" + "9" * 5000, b"x", "top=99999999999999999999: should be"),
         (400, "/predict?consistent=2", b"x", "consistent=2: should be a whole number from 0 to 1"),
         (415, "/predict", b"<!doctype html>", "not a picture: it is an HTML page"),
         (415, "/predict", b"\x80\x04cposix\nsystem\n", "not a picture: it is none of"),
@@ -194,7 +195,7 @@ class Slow:
 
 def test_who_waits_too_long_and_who_is_too_many_are_sent_away(classifier, pictures):
     slow, body = Slow(classifier), (pictures / "test/mug/0.png").read_bytes()
-    with served(slow, max_seconds=1.5, max_waiting=1, batch=1) as port:
+    with served(slow, max_seconds=1.5, max_waiting=3, batch=1) as port:
         answers = []
         clients = [
             threading.Thread(target=lambda: answers.append(ask(port, "POST", "/predict", body)))
@@ -209,11 +210,24 @@ def test_who_waits_too_long_and_who_is_too_many_are_sent_away(classifier, pictur
         assert all(headers["retry-after"] == "1" for _, headers, _ in answers)
         reasons = " ".join(json.loads(text)["error"] for _, _, text in answers)
         assert "took longer than 1.5 seconds" in reasons
-        assert "1 pictures are waiting already" in reasons
+        assert "3 others are being answered" in reasons
         # And then it answers again.
         deadline = time.monotonic() + 20
         while (status := ask(port, "POST", "/predict", body)[0]) != 200:
             assert time.monotonic() < deadline, status
+
+
+def test_what_goes_wrong_inside_is_counted_and_nobodys_business(classifier, pictures, caplog):
+    class Broken(Slow):
+        def logits(self, images):
+            raise RuntimeError("CUDA out of memory, at /home/secret")
+
+    body = (pictures / "test/mug/0.png").read_bytes()
+    with served(Broken(classifier)) as port:
+        assert refused(port, 500, body=body) == "something went wrong here; the server's log has it"
+        assert _counts(port)['kcframe_requests_total{status="500"}'] == 1
+        assert _counts(port)["kcframe_requests_in_progress"] == 0
+    assert "CUDA out of memory" in caplog.text
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -257,10 +271,17 @@ def test_bench_serve_compares_both_ways(finished, tmp_path):
         assert row["images_per_second"] == pytest.approx(row["requests"] / 0.5)
 
 
+def test_bench_serve_needs_a_few_answers(finished):
+    from kcframe.commands.bench.serve import bench_serve
+
+    with pytest.raises(ServeError, match="answers in 0.001 seconds are too few: give more --seconds"):
+        bench_serve(str(finished), 1, 0.001, 1, 8, "cpu", None)
+
+
 def test_bench_serve_says_when_nothing_is_served(tmp_path):
     from kcframe.commands.bench.serve import _served
 
-    with pytest.raises(ServeError, match="did not start"), _served(str(tmp_path), 1, "cpu"):
+    with pytest.raises(ServeError, match="did not start"), _served(str(tmp_path), 1, 1, "cpu"):
         pass
 
 
@@ -329,3 +350,30 @@ def test_who_has_gone_is_not_worked_for():
 
     asyncio.run(go())
     assert seen == ["first", "last"]
+
+
+def test_who_waits_while_it_stops_is_sent_away():
+    async def go():
+        release = threading.Event()
+
+        def work(items):
+            release.wait(20)
+            return list(items)
+
+        batcher = Batcher(work, 1, 10)
+        await batcher.start()
+        waiting = [asyncio.create_task(batcher.ask(item)) for item in range(3)]
+        await asyncio.sleep(0.05)
+        await batcher.stop()
+        release.set()
+        found = await asyncio.gather(*waiting, batcher.ask(9), return_exceptions=True)
+        assert [type(answer) for answer in found] == [Full] * 4
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+
+
+def test_a_batch_with_too_few_answers_ends_nothing():
+    answers = [[], ["b"]]
+    found = asyncio.run(batches("ab", lambda items: answers.pop(0), size=1))
+    assert isinstance(found[0], ValueError)
+    assert found[1] == "b"

@@ -59,3 +59,10 @@ def test_what_files_do_not_have_is_refused():
         Transform(channels=4, image_size=4)([Image.new("RGB", (4, 4))])
     with pytest.raises(ValidationError):
         Transform(channels=3, image_size=4, blur=2)
+
+
+def test_a_long_thin_picture_takes_no_more_memory_than_itself():
+    """Padded first, it would be a square of 65,000 x 65,000."""
+    found = Transform(channels=1, image_size=8, fit="pad").pixels(Image.new("L", (65_000, 1), 200))
+    assert found.shape == (8, 8, 1)
+    assert (found == 200).all()

@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import fsspec
@@ -34,7 +35,7 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
     listed, or has no picture, and for a picture whose name is not UTF-8.
     """
     name = f"{root.rstrip('/')}/{split.strip('/')}"
-    try:
+    with _named(name, f"data.options.root: no folder '{root}'"):
         filesystem, path = fsspec.url_to_fs(root)
         folder = posixpath.join(path, posixpath.normpath(split.strip("/")))
         if filesystem.isfile(path):
@@ -42,15 +43,38 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
         if not filesystem.isdir(folder):
             below = [each.rstrip("/").rpartition("/")[2] for each in filesystem.ls(path, detail=False)]
             raise DataError(f"{name}: no such folder; {did_you_mean(split, below)}")
-        local = isinstance(filesystem, LocalFileSystem)
-        found = walk(folder) if local else filesystem.find(folder)
-        paths = [each[len(folder) + 1 :] for each in found]
+        return _listing(filesystem, folder, root, name, extensions)
+
+
+def list_folder(url: str, extensions: Sequence[str]) -> Listing:
+    """As `list_pictures`, of a folder that is no split: any URL, a bucket's root or '.' as well."""
+    with _named(url, f"no folder '{url}'"):
+        filesystem, folder = fsspec.url_to_fs(url)
+        if not filesystem.isdir(folder):
+            what = "is a file, not a folder" if filesystem.exists(folder) else "no such folder"
+            raise DataError(f"{url}: {what}")
+        return _listing(filesystem, folder.rstrip("/"), url, url, extensions)
+
+
+@contextmanager
+def _named(name: str, missing: str) -> Iterator[None]:
+    """What a storage raises becomes a DataError that names the folder."""
+    try:
+        yield
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"data.options.root: no folder '{root}'") from None
+        raise DataError(missing) from None
     except Exception as error:  # each storage raises its own
         raise DataError(f"{name}: cannot be listed: {type(error).__name__}: {error}") from None
+
+
+def _listing(
+    filesystem: fsspec.AbstractFileSystem, folder: str, root: str, name: str, extensions: Sequence[str]
+) -> Listing:
+    found = walk(folder) if isinstance(filesystem, LocalFileSystem) else filesystem.find(folder)
+    start = len(folder) + 1 if folder else 0
+    paths = [each[start:] for each in found]
     files, left_out = [], Counter[str]()
     for file in sorted(paths, key=lambda path: path.split("/")):
         shown = file.encode("utf-8", "backslashreplace").decode()

@@ -32,6 +32,9 @@ class ImageFolderOptions(PluginOptions):
         "crop-flip", description="random crop of 35% to 100% of the picture, and mirroring half of the time"
     )
     threads: int = Field(4, ge=1, le=256, description="pictures decoded at a time, in each worker")
+    max_bad_fraction: float = Field(
+        0.0, ge=0, le=1, description="pictures that may be missing or damaged, and are skipped; 0: none"
+    )
     extensions: tuple[Extension, ...] = Field(
         ("jpg", "jpeg", "png", "webp", "bmp", "gif"),
         min_length=1,

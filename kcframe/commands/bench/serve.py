@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kcframe.backends.local import choose_device
@@ -24,6 +25,7 @@ from kcframe.errors import ServeError
 from kcframe.use.export import sample_images
 from kcframe.use.load import Classifier, load
 
+ENOUGH = 10  # answers a turn
 WARM_UP = 0.5  # seconds of each turn that are not counted
 
 
@@ -37,8 +39,12 @@ def bench_serve(
     rows: list[dict[str, Any]] = []
     for number in range(rounds):
         for way, size in (("batching", batch_size), ("one by one", 1)):
-            with _served(run, size, device) as url:
+            with _served(run, size, clients, device) as url:
                 took = asyncio.run(_load(url, pictures, clients, seconds))
+            if len(took) < ENOUGH:
+                raise ServeError(
+                    f"{len(took)} answers in {seconds:g} seconds are too few: give more --seconds"
+                )
             cuts = quantiles(took, n=100, method="inclusive")
             rows.append(
                 {
@@ -53,7 +59,7 @@ def bench_serve(
     figures = ("images_per_second", "p50_ms", "p99_ms")
     ways = list(dict.fromkeys(row["way"] for row in rows))
     table = Table(
-        title=f"{classifier.arm} served on {name_of(classifier.device)}, {clients} clients",
+        title=f"{escape(classifier.arm)} served on {name_of(classifier.device)}, {clients} clients",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -79,9 +85,10 @@ def _as_files(classifier: Classifier) -> list[bytes]:
 
 
 @contextmanager
-def _served(run: str, batch_size: int, device: str) -> Iterator[str]:
+def _served(run: str, batch_size: int, clients: int, device: str) -> Iterator[str]:
     """The URL of `kcframe serve` in a process of its own."""
     options = ["--port", "0", "--batch", str(batch_size), "--device", device]
+    options += ["--max-waiting", str(2 * clients)]
     command = [sys.executable, "-m", "kcframe", "serve", run, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
     try:

@@ -1,0 +1,179 @@
+"""Which image has which labels, from tables of tens of millions of rows, in arrays.
+
+n images, L labels of them. An image's id is 16 hexadecimal digits, kept as a 64-bit number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from kcframe.builtin.data.open_images.files import Metadata
+from kcframe.errors import DataError
+
+FORMAT = "1"  # of the cached files
+BLOCK = 2**24  # bytes of a table that are looked at together
+DIGITS = np.full(256, 255, np.uint8)
+DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
+
+
+@dataclass(frozen=True)
+class Index:
+    """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
+    `classes[offsets[i]:offsets[i+1]]`, ascending, each once; places in the list of MIDs that was asked for.
+    turns: uint8 [n], quarter turns counterclockwise that make it upright."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    classes: np.ndarray
+    turns: np.ndarray
+
+    def name(self, image: int) -> str:
+        """An image's id as Open Images writes it."""
+        return f"{int(self.ids[image]):016x}"
+
+
+def cached_index(
+    metadata: Metadata,
+    files: Sequence[str],
+    images_file: str | None,
+    mids: Sequence[str],
+    min_confidence: float,
+    folder: str | None,
+) -> Index:
+    """`build_index`, from this machine's cache if it is there. folder: of the cache; None: there is none."""
+    if folder is None:
+        return build_index(metadata, files, images_file, mids, min_confidence)
+    said = [FORMAT, repr(min_confidence), *mids, *(metadata.fingerprint(file) for file in files)]
+    if images_file is not None:
+        said.append(metadata.fingerprint(images_file))
+    key = hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+    path = Path(folder).expanduser() / "open-images" / f"{key}.safetensors"
+    try:
+        return Index(**load_file(path))
+    except (FileNotFoundError, SafetensorError, TypeError):
+        pass  # not there yet, or damaged: made anew
+    index = build_index(metadata, files, images_file, mids, min_confidence)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(vars(index), part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"data.options.cache: {path}: cannot be written: {error.strerror}") from None
+    return index
+
+
+def build_index(
+    metadata: Metadata,
+    files: Sequence[str],
+    images_file: str | None,
+    mids: Sequence[str],
+    min_confidence: float,
+) -> Index:
+    """Read label tables (ImageID,Source,LabelName,Confidence) and the table of rotations.
+
+    Labels below the confidence, and of classes that are not in `mids`, are left out, and images without any.
+    """
+    known = pa.array(mids, pa.string())
+    ids, classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+    for file in files:
+        columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
+        for batch in _table(metadata, file, columns):
+            # float32: 0.9 of a file is not below 0.9 of a recipe.
+            sure = pc.greater_equal(batch["Confidence"], pa.scalar(np.float32(min_confidence), pa.float32()))
+            place = pc.index_in(batch["LabelName"], value_set=known)
+            kept = pc.fill_null(pc.and_(sure, pc.is_valid(place)), False)
+            ids.append(_numbers(pc.filter(batch["ImageID"], kept), metadata, file))
+            classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
+    every, labels = np.concatenate(ids), np.concatenate(classes)
+    del ids, classes
+    if not len(every):
+        raise DataError(
+            f"{metadata.url}: no label in {', '.join(files)} is of a known class with a confidence of "
+            f"{min_confidence} or more"
+        )
+    order = np.lexsort((labels, every))
+    every, labels = every[order], labels[order]
+    fresh = np.ones(len(every), bool)
+    fresh[1:] = (every[1:] != every[:-1]) | (labels[1:] != labels[:-1])
+    every, labels = every[fresh], labels[fresh]
+    starts = np.flatnonzero(np.r_[True, every[1:] != every[:-1]])
+    offsets = np.r_[starts, len(every)].astype(np.int64)
+    found = every[starts]
+    turns = np.zeros(len(found), np.uint8)
+    if images_file is not None:
+        _add_turns(turns, found, metadata, images_file)
+    return Index(found, offsets, labels, turns)
+
+
+def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str) -> None:
+    columns = {"ImageID": pa.string(), "Rotation": pa.float32()}
+    for batch in _table(metadata, file, columns, optional=("Rotation",)):
+        if "Rotation" not in batch.schema.names:
+            return  # V3 knows of none
+        degrees = pc.fill_null(batch["Rotation"], 0)
+        turned = pc.not_equal(degrees, 0)
+        numbers = _numbers(pc.filter(batch["ImageID"], turned), metadata, file)
+        quarter = pc.filter(degrees, turned).to_numpy(zero_copy_only=False) / 90
+        places = np.searchsorted(ids, numbers).clip(0, len(ids) - 1)
+        known = ids[places] == numbers
+        turns[places[known]] = quarter[known].astype(np.int64) % 4
+
+
+def _table(
+    metadata: Metadata, file: str, columns: dict[str, pa.DataType], optional: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """A table's columns, a part at a time. DataError, naming the file, if they are not in it."""
+    where = f"{metadata.url}/{file}"
+    with metadata.open(file) as stream:
+        header = stream.readline().decode("utf-8", "replace").strip().split(",")
+        missing = [name for name in columns if name not in header]
+        if wrong := [name for name in missing if name not in optional]:
+            raise DataError(f"{where}: no column '{wrong[0]}': its first line is {','.join(header)[:120]}")
+        there = {name: kind for name, kind in columns.items() if name not in missing}
+        try:
+            reader = pacsv.open_csv(
+                stream,
+                pacsv.ReadOptions(block_size=BLOCK, column_names=header),
+                convert_options=pacsv.ConvertOptions(column_types=there, include_columns=list(there)),
+            )
+            yield from reader
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" not in str(error):
+                raise DataError(f"{where}: {error}") from None
+        except OSError as error:
+            raise DataError(f"{where}: cannot be read: {error}") from None
+
+
+def _numbers(ids: pa.Array, metadata: Metadata, file: str) -> np.ndarray:
+    """Strings of 16 hexadecimal digits as uint64."""
+    if not len(ids):
+        return np.empty(0, np.uint64)
+    lengths = pc.binary_length(ids)
+    if pc.min(lengths).as_py() != 16 or pc.max(lengths).as_py() != 16:
+        odd = pc.filter(ids, pc.not_equal(lengths, 16))[0].as_py()
+        raise DataError(f"{metadata.url}/{file}: ImageID '{odd}' is not 16 hexadecimal digits")
+    # All of one length, they lie in one piece: the strings' own memory, without a Python object for each.
+    _, offsets, text = ids.buffers()
+    start = np.frombuffer(offsets, np.int32)[ids.offset]
+    digits = DIGITS[np.frombuffer(text, np.uint8, 16 * len(ids), start)].reshape(-1, 16)
+    if digits.max() == 255:
+        odd = ids[int(np.flatnonzero((digits == 255).any(1))[0])].as_py()
+        raise DataError(f"{metadata.url}/{file}: ImageID '{odd}' is not 16 hexadecimal digits")
+    bytes_ = digits[:, ::2] << 4 | digits[:, 1::2]
+    return np.ascontiguousarray(bytes_).view(">u8").astype(np.uint64).reshape(-1)

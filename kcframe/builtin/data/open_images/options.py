@@ -1,0 +1,71 @@
+"""Options of the data source `open-images`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from kcframe.interfaces.options import PluginOptions
+
+PUBLISHED = "s3://open-images-dataset/{split}/{id}.jpg"
+
+
+class OpenImagesOptions(PluginOptions):
+    """Open Images V3 to V7, in the layouts that it is published in."""
+
+    metadata: str = Field(min_length=1, description="folder or URL of the CSV, TXT and JSON files")
+    images: str = Field(
+        PUBLISHED, min_length=1, description="path or URL of a picture, with {split} and {id} in it"
+    )
+    anonymous: bool = Field(
+        False, description="read s3:// without credentials, as the published bucket allows"
+    )
+    train_split: str = Field("train", min_length=1, description="Open Images' split to learn from")
+    test_split: str = Field("validation", min_length=1, description="Open Images' split to be measured on")
+    labels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="label files by split, below metadata; default: the published name of the human-verified "
+        "ones, whichever of V3 to V7 is there",
+    )
+    min_confidence: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="labels below are left out: 1 for verified ones, less for machine-generated ones",
+    )
+    trainable_only: bool = Field(False, description="only classes of classes-trainable.txt")
+    verticals: str = Field(
+        "hierarchy",
+        min_length=1,
+        description="hierarchy: the top levels of the published hierarchy file; else the path or URL of a "
+        "taxonomy file as of image-folder, with class names or MIDs",
+    )
+    rest: str | None = Field(
+        "other", min_length=1, description="vertical of the classes in no other; null: leave them out"
+    )
+    min_images: int = Field(
+        1, ge=1, description="training images that a class (with its kinds) must have, else it is left out"
+    )
+    image_size: int = Field(224, ge=8, le=1024, description="side of a picture, in pixels")
+    augmentation: Literal["crop-flip", "crop", "none"] = Field(
+        "crop-flip", description="random crop of 35% to 100% of the picture, and mirroring half of the time"
+    )
+    threads: int = Field(16, ge=1, le=256, description="pictures fetched and decoded at a time, a worker")
+    max_bad_fraction: float = Field(
+        0.001, ge=0, le=1, description="pictures that may be missing or damaged, and are skipped"
+    )
+    cache: str | None = Field(
+        "~/.cache/kcframe", description="folder of this machine that keeps what was made of the label files"
+    )
+
+    @field_validator("images")
+    @classmethod
+    def _has_places(cls, images: str) -> str:
+        try:
+            made = {images.format(split="a", id=number) for number in ("b", "c")}
+        except (KeyError, IndexError, ValueError):
+            made = set()
+        if len(made) != 2:
+            raise ValueError(f"'{images}' should have {{id}} in it, and may have {{split}}: {PUBLISHED}")
+        return images

@@ -1,0 +1,202 @@
+"""Data source `open-images`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import fsspec
+import numpy as np
+import torch
+from PIL import Image
+
+from kcframe.builtin.data.open_images.classes import (
+    Groups,
+    build_taxonomy,
+    groups_of_hierarchy,
+    groups_of_taxonomy,
+)
+from kcframe.builtin.data.open_images.files import (
+    HUMAN,
+    IMAGES,
+    Metadata,
+    read_descriptions,
+    read_hierarchy,
+    read_trainable,
+)
+from kcframe.builtin.data.open_images.index import Index, cached_index
+from kcframe.builtin.data.open_images.options import OpenImagesOptions
+from kcframe.builtin.data.stored import StoredPictures
+from kcframe.builtin.data.taxonomy_file import read_taxonomy
+from kcframe.errors import DataError
+from kcframe.interfaces.data import DataSource, Labels
+from kcframe.interfaces.pictures import formats_of
+from kcframe.interfaces.transform import Transform
+from kcframe.taxonomy import Taxonomy
+
+IMAGES_AT_ONCE = 1_000_000  # whose labels get their ancestors together
+TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+S3 = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "retries": {"max_attempts": 4, "mode": "standard"},
+    "max_pool_connections": 64,
+}
+
+
+class OpenImages(DataSource):
+    """Labels are read when the taxonomy or a split is first asked for, and kept in this machine's cache."""
+
+    name = "open-images"
+    Options = OpenImagesOptions
+
+    def __init__(self, options: OpenImagesOptions):
+        super().__init__(options)
+        self.channels, self.image_size = 3, options.image_size
+        self.max_bad_fraction = options.max_bad_fraction
+        self.transform = Transform(channels=3, image_size=options.image_size)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        return self._built[0]
+
+    def split(self, name: str) -> OpenImagesSet:
+        return self._built[1][name]
+
+    def describe(self) -> dict[str, object]:
+        taxonomy, sets = self._built
+        facts: dict[str, object] = {"classes left out": self._left_out}
+        for name, images in sets.items():
+            facts[f"labels an image, {name}"] = round(len(images.labels.classes) / max(len(images), 1), 2)
+            seen = len(images.labels.classes.unique())
+            facts[f"classes without {name} images"] = taxonomy.num_classes - seen
+        return facts
+
+    @cached_property
+    def _metadata(self) -> Metadata:
+        return Metadata(self.options.metadata, storage_options(self.options.metadata, self.options.anonymous))
+
+    @cached_property
+    def _built(self) -> tuple[Taxonomy, dict[str, OpenImagesSet]]:
+        options = self.options
+        names = read_descriptions(self._metadata)
+        groups = self._groups(names)
+        mids = list(names)
+        if options.trainable_only:
+            trainable = set(read_trainable(self._metadata))
+            mids = [mid for mid in mids if mid in trainable]
+        # Parents are labelled through their kinds as well, whether or not they are trainable themselves.
+        mids = list(dict.fromkeys([*mids, *(mid for above in groups[1].values() for mid in above)]))
+        train = self._index(options.train_split, mids)
+        everything = _with_ancestors(train, mids, groups)
+        counts = np.bincount(everything.classes.numpy(), minlength=len(mids))
+        kept = [mid for mid, count in zip(mids, counts, strict=True) if count >= options.min_images]
+        taxonomy = build_taxonomy(groups, names, kept, options.rest)
+        self._left_out = len(names) - taxonomy.num_classes
+        new_ids = _new_ids(mids, names, taxonomy)
+        sets = {"train": self._set(options.train_split, train, everything.restrict(new_ids))}
+        test = self._index(options.test_split, mids)
+        labels = _with_ancestors(test, mids, groups).restrict(new_ids)
+        sets["test"] = self._set(options.test_split, test, labels)
+        return taxonomy, sets
+
+    def _groups(self, names: dict[str, str]) -> Groups:
+        if self.options.verticals == "hierarchy":
+            return groups_of_hierarchy(read_hierarchy(self._metadata), names)
+        return groups_of_taxonomy(
+            read_taxonomy(self.options.verticals), names, f"data.options.verticals: {self.options.verticals}"
+        )
+
+    def _index(self, split: str, mids: list[str]) -> Index:
+        options, metadata = self.options, self._metadata
+        files = options.labels.get(split)
+        if files is None:
+            files = (metadata.need(f"labels of split '{split}'", HUMAN, split=split),)
+        images = metadata.find(IMAGES, split=split)
+        return cached_index(metadata, files, images, mids, options.min_confidence, options.cache)
+
+    def _set(self, split: str, index: Index, labels: Labels) -> OpenImagesSet:
+        return OpenImagesSet(self.options, self.transform, split, index, labels)
+
+
+def storage_options(url: str, anonymous: bool) -> dict[str, object]:
+    """How a storage is to be talked to: patience for s3, credentials only where they are wanted."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    return {"anon": anonymous, "config_kwargs": S3}
+
+
+def _with_ancestors(index: Index, mids: list[str], groups: Groups) -> Labels:
+    """The index's labels with everything that they are kinds of, as places in `mids`."""
+    parents = groups[1]
+    place = {mid: number for number, mid in enumerate(mids)}
+    above = [_closure(mid, parents, place) for mid in mids]
+    counts = np.array([len(each) for each in above])
+    flat = np.array([number for each in above for number in each], np.int32)
+    starts = np.r_[0, np.cumsum(counts)]
+    offsets, classes = [np.zeros(1, np.int64)], []
+    for first in range(0, len(index.ids), IMAGES_AT_ONCE):
+        last = min(first + IMAGES_AT_ONCE, len(index.ids))
+        low, high = index.offsets[first], index.offsets[last]
+        own = index.classes[low:high]
+        rows = np.repeat(np.arange(last - first), np.diff(index.offsets[first : last + 1]))
+        many = counts[own]
+        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        found = flat[np.repeat(starts[own], many) + within]
+        pairs = np.unique(np.repeat(rows, many) * len(mids) + found)
+        classes.append((pairs % len(mids)).astype(np.int32))
+        in_image = np.bincount(pairs // len(mids), minlength=last - first)
+        offsets.append(offsets[-1][-1] + np.cumsum(in_image))
+    return Labels(torch.from_numpy(np.concatenate(offsets)), torch.from_numpy(np.concatenate(classes)))
+
+
+def _closure(mid: str, parents: dict[str, list[str]], place: dict[str, int]) -> list[int]:
+    """A class and everything that it is a kind of, as places."""
+    found: dict[str, None] = {mid: None}
+    queue = [mid]
+    while queue:
+        for parent in parents.get(queue.pop(), ()):
+            if parent not in found:
+                found[parent] = None
+                queue.append(parent)
+    return [place[each] for each in found if each in place]
+
+
+def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
+    """int64: each MID's class id, -1 for those left out."""
+    ids = {name: class_id for class_id, name in enumerate(taxonomy.classes)}
+    return torch.tensor([ids.get(names[mid], -1) for mid in mids])
+
+
+class OpenImagesSet(StoredPictures):
+    """One split's pictures, behind the URL that the recipe gives."""
+
+    def __init__(
+        self, options: OpenImagesOptions, transform: Transform, split: str, index: Index, labels: Labels
+    ):
+        """labels: of all images of the index, in the taxonomy's ids."""
+        root = options.images.partition("{")[0]
+        given = storage_options(root, options.anonymous)
+        super().__init__(
+            root, transform, options.augmentation, options.threads, formats_of(("jpg", "png")), given
+        )
+        self.split, self.index, self.labels = split, index, _ordered(labels)
+        self.template = options.images
+        try:
+            self.path_template = fsspec.url_to_fs(options.images, **given)[1]
+        except (ImportError, ValueError) as error:
+            raise DataError(f"data.options.images: {options.images}: {error}") from None
+
+    def name(self, index: int) -> str:
+        return self.template.format(split=self.split, id=self.index.name(index))
+
+    def path(self, index: int) -> str:
+        return self.path_template.format(split=self.split, id=self.index.name(index))
+
+    def turn(self, index: int) -> Image.Transpose | None:
+        return TURNS[self.index.turns[index]]
+
+
+def _ordered(labels: Labels) -> Labels:
+    """Ascending within an image: renumbering has mixed them."""
+    key = labels.rows() * 2**31 + labels.classes
+    return Labels(labels.offsets, (key.sort().values % 2**31).to(torch.int32))

@@ -1,0 +1,138 @@
+"""Images that cannot be read: what stands for them, what is listed, and when it is too many."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from kcframe.assemble import build_source
+from kcframe.engine.bad_images import SURELY, BadImages, load_in_full
+from kcframe.errors import DataError, Interrupted
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.pipeline import run
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+from kcframe.run_dir import RunDir
+from tests.conftest import TINY, Quiet
+
+
+class Numbers(ImageSet):
+    """Image i is a picture of the number i; some cannot be read."""
+
+    def __init__(self, count, bad=()):
+        self.labels = Labels.from_lists([[0]] * count)
+        self.bad = set(bad)
+
+    def load(self, indices, keys):
+        raise AssertionError("not asked where images may be bad")
+
+    def load_readable(self, indices, keys):
+        images = indices.float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+        return images, {row: f"{i}: bad" for row, i in enumerate(indices.tolist()) if i in self.bad}
+
+
+def test_others_of_the_batch_stand_for_them_with_their_labels():
+    pictures, stands, bad = load_in_full(Numbers(9, bad=(3, 5, 8)), torch.tensor([5, 1, 3, 7, 8]), None)
+    assert stands.tolist() == [1, 1, 7, 7, 1]
+    assert pictures[:, 0, 0, 0].tolist() == [1, 1, 7, 7, 1]
+    assert bad == {5: "5: bad", 3: "3: bad", 8: "8: bad"}
+
+
+def test_a_batch_of_bad_images_is_an_error():
+    with pytest.raises(DataError, match="none of the 2 images of a batch can be used; the first: 3: bad"):
+        load_in_full(Numbers(9, bad=(3, 5)), torch.tensor([3, 5]), None)
+
+
+def test_a_share_of_them_is_allowed_and_each_counts_once():
+    bad = BadImages(200, 0.01)
+    for _ in range(5):
+        bad.add({3: "x", 4: "y"}, 20)
+    with pytest.raises(
+        DataError, match=r"3 of 120 images looked at cannot.*0.01 allows 2 of the 200; the first: x"
+    ):
+        bad.add({5: "z"}, 20)
+
+
+def test_when_nearly_all_are_bad_nobody_waits_for_the_share():
+    bad = BadImages(9_000_000, 0.01)
+    with pytest.raises(DataError, match=f"{SURELY // 2 + 1} of {SURELY} images looked at"):
+        bad.add(dict.fromkeys(range(SURELY // 2 + 1), "gone"), SURELY)
+
+
+@pytest.fixture
+def spoiled(tmp_path):
+    """A recipe on files of which some are bad, and their names."""
+    for split, count in (("train", 12), ("test", 6)):
+        for vertical, name in (("a", "x"), ("a", "y"), ("b", "z")):
+            folder = tmp_path / "data" / split / vertical / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (12, 12), (20 * number, 99, 7)).save(folder / f"{number:02d}.png")
+    bad = ["train/a/x/03.png", "train/b/z/07.png", "test/a/y/01.png"]
+    for name in bad[:2]:
+        (tmp_path / "data" / name).write_bytes(b"<!doctype html>")
+    (tmp_path / "data" / bad[2]).write_bytes(b"")
+
+    def write(fraction, **data):
+        options = {"root": str(tmp_path / "data"), "image_size": 8, "max_bad_fraction": fraction}
+        recipe = TINY | {"data": {"name": "image-folder", "options": options | data}}
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(recipe))
+        return load_recipe(str(file), installed())
+
+    return write, bad
+
+
+def test_a_run_skips_counts_and_lists_them(spoiled, tmp_path):
+    write, bad = spoiled
+    recipe, quiet, folder = write(0.1), Quiet(), tmp_path / "run"
+    results = run(recipe, RunDir(folder), quiet, quiet.say)
+    listed = [
+        json.loads(line) for line in (folder / "arms/student/bad_images.jsonl").read_text().splitlines()
+    ]
+    train = build_source(recipe).split("train")
+    assert {line["image"]: line["reason"] for line in listed} == {
+        index: f"{train.name(index)}: cannot be decoded: it is an HTML page, not a picture: the download "
+        "went wrong"
+        for index in range(len(train))
+        if train.name(index).endswith(tuple(bad[:2]))
+    }
+    found = json.loads((folder / "arms/student/result.json").read_text())
+    assert found["bad_images"] == {"train": 2, "test": 1}
+    # 5 of y's test pictures were measured on.
+    assert results["arms"]["student"]["per_vertical"]["a"]["images"] == 11
+    # A specialist counts its own.
+    assert json.loads((folder / "specialists/a/result.json").read_text())["bad_images"] == {
+        "train": 1,
+        "test": 1,
+    }
+    assert len(found["samples"]) in (5, 6)
+
+
+def test_an_interrupted_run_lists_the_same_and_learns_the_same(spoiled, tmp_path):
+    write, _ = spoiled
+    recipe, quiet = write(0.1), Quiet()
+    whole = run(recipe, RunDir(tmp_path / "whole"), quiet, quiet.say)
+    stopped = Quiet(stop_at=quiet.steps - 2)
+    with pytest.raises(Interrupted):
+        run(recipe, RunDir(tmp_path / "cut"), stopped, stopped.say, stopped.should_stop)
+    again = Quiet()
+    assert run(recipe, RunDir(tmp_path / "cut"), again, again.say) == whole
+    for arm in ("generalist", "student"):
+        name = f"arms/{arm}/bad_images.jsonl"
+        lists = [sorted((tmp_path / where / name).read_text().splitlines()) for where in ("whole", "cut")]
+        assert lists[0] == lists[1]
+
+
+def test_more_than_allowed_stop_the_run(spoiled, tmp_path):
+    write, bad = spoiled
+    quiet = Quiet()
+    with pytest.raises(DataError, match="1 of 12 images looked at cannot.*0.03 allows 0 of the 18"):
+        run(write(0.03, threads=2), RunDir(tmp_path / "r"), quiet, quiet.say)
+    # And without leave the first one is an error, as ever.
+    with pytest.raises(DataError, match=f"{bad[0]}: cannot be decoded.*; replace or remove it"):
+        run(write(0.0), RunDir(tmp_path / "r0"), quiet, quiet.say)

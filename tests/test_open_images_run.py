@@ -1,0 +1,185 @@
+"""recipes/openimages-sample.yaml from its labels to its report: metadata, pictures and run directory in a
+bucket that a real server serves, with every nasty picture, and faults on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3fs
+from PIL import Image
+
+import kcframe
+from kcframe.errors import DataError, KcframeError
+from kcframe.pipeline import run
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+from kcframe.run_dir import RunDir
+from tests.conftest import Quiet
+from tests.proxy import Proxy
+
+PUBLISHED = Path(__file__).parent / "builtin" / "open_images"
+SECRET = "a-secret-that-nobody-may-read"
+COLOURS = {
+    "sparrow": (200, 60, 30), "tortoise": (40, 160, 40), "taxi": (230, 210, 20), "wine": (120, 10, 60),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server():
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(*server.get_host_and_port())
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def bucket(monkeypatch, proxy):
+    """The address of a bucket's folder with a small Open Images in it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    storage.makedirs("open-images", exist_ok=True)
+    folder = f"open-images/{uuid.uuid4().hex}"
+    for name, data in small_set().items():
+        storage.pipe_file(f"{folder}/{name}", data)
+    yield f"s3://{folder}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def small_set() -> dict[str, bytes]:
+    """Files by name: the published descriptions and hierarchy, labels, pictures of colours, six bad ones."""
+    draws, noise = random.Random(1), np.random.default_rng(1)
+    files = {n: (PUBLISHED / n).read_bytes() for n in ("class-descriptions.csv", "bbox_hierarchy.json")}
+    mids = {row[1]: row[0] for row in csv.reader(io.StringIO(files["class-descriptions.csv"].decode()))}
+    for split, count in (("train", 60), ("validation", 24)):
+        labels, rotations = ["ImageID,Source,LabelName,Confidence"], ["ImageID,Subset,Rotation"]
+        for number in range(count):
+            image = f"{draws.getrandbits(64):016x}"
+            shown = draws.sample(list(COLOURS), 1 + number % 2)
+            absent = draws.choice([name for name in COLOURS if name not in shown])
+            labels += [f"{image},verification,{mids[name]},1" for name in shown]
+            labels.append(f"{image},verification,{mids[absent]},0")
+            rotations.append(f"{image},{split},{90 * (number % 4) or ''}")
+            pixels = noise.normal(0, 25, (40, 48, 3)) + np.array(COLOURS[shown[0]])
+            if len(shown) == 2:
+                pixels[20:] += np.array(COLOURS[shown[1]]) - np.array(COLOURS[shown[0]])
+            picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            data = as_file(picture, number)
+            if data is not None:
+                files[f"{split}/{image}.jpg"] = data
+        files[f"{split}-annotations-human-imagelabels.csv"] = "\n".join(labels).encode()
+        files[f"{split}-images-with-labels-with-rotation.csv"] = "\n".join(rotations).encode()
+    return files
+
+
+def as_file(picture: Image.Image, number: int) -> bytes | None:
+    """A picture in one of many formats under the name of a JPEG; None: missing."""
+    buffer = io.BytesIO()
+    kind = number % 30
+    if kind == 7:
+        return b""
+    if kind == 11:
+        return b"<!doctype html><h1>403</h1>"
+    if kind == 13:
+        return None
+    if kind == 17:
+        picture.convert("CMYK").save(buffer, "JPEG")
+    elif kind == 19:
+        picture.convert("L").save(buffer, "JPEG")
+    elif kind == 23:
+        picture.quantize(8).convert("P").save(buffer, "PNG")
+    elif kind == 29:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.save(buffer, "JPEG", exif=exif)
+    else:
+        picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def recipe(bucket, tmp_path, *more):
+    places = [
+        f"data.options.metadata={bucket}",
+        "data.options.images=" + bucket + "/{split}/{id}.jpg",
+        f"data.options.cache={tmp_path / 'cache'}",
+    ]
+    return load_recipe("recipes/openimages-sample.yaml", installed(), [*places, *more])
+
+
+def test_the_sample_recipe_to_its_end(bucket, tmp_path):
+    quiet, where = Quiet(), f"{bucket}/run"
+    results = run(recipe(bucket, tmp_path), RunDir(where), quiet, quiet.say)
+    storage = s3fs.S3FileSystem()
+    found = json.loads(storage.cat_file(f"{where}/arms/+D+SC+S base-rate/result.json"))
+    assert found["bad_images"] == {"train": 6, "test": 3}
+    listed = storage.cat_file(f"{where}/arms/+D+SC+S base-rate/bad_images.jsonl").decode().splitlines()
+    reasons = sorted(json.loads(line)["reason"].partition(".jpg: ")[2][:40] for line in listed)
+    assert reasons == sorted(
+        2 * ["cannot be decoded: the file has zero byt", "cannot be decoded: it is an HTML page, n",
+             "no such file (any more), or a link to no"]
+    )  # fmt: skip
+    taxonomy = json.loads(storage.cat_file(f"{where}/taxonomy.json"))
+    assert {v["name"] for v in taxonomy["verticals"]} == {"animal", "vehicle", "drink"}
+    # Colours are learned: far better than by chance, and the specialists better still or as good.
+    assert results["specialists"]["mpvap"] > 80
+    assert results["arms"]["+D+SC+S base-rate"]["top1"] > 60
+    assert storage.exists(f"{where}/report.html")
+    for file in storage.find(where):
+        assert SECRET.encode() not in storage.cat_file(file), file
+    student = kcframe.load(where)
+    (guess, *_) = student.predict([Image.new("RGB", (50, 40), COLOURS["taxi"])])[0]
+    assert guess.name in COLOURS
+
+
+def test_a_storage_that_comes_and_goes_changes_nothing(bucket, tmp_path, proxy):
+    """The connections are cut three times in the middle of it."""
+    quiet = Quiet()
+    short = ["specialists.train.epochs=2", "student.train.epochs=2"]
+    expected = run(recipe(bucket, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
+    again = Quiet()
+    count = 0
+
+    def cut_now_and_then():
+        nonlocal count
+        if again.steps in (2, 5, 9) and again.steps != count:
+            count = again.steps
+            proxy.go_down(0.3)
+        return False
+
+    found = run(recipe(bucket, tmp_path, *short), RunDir(tmp_path / "b"), again, again.say, cut_now_and_then)
+    assert count == 9
+    assert proxy.refused
+    assert found == expected
+
+
+def test_a_bucket_that_is_not_there_is_one_clear_error(bucket, tmp_path):
+    nowhere = [
+        ("data.options.metadata=s3://nobody-has-this/x", "s3://nobody-has-this/x"),
+        ("data.options.images=s3://nobody-has-this/{split}/{id}.jpg", "s3://nobody-has-this/"),
+    ]
+    for change, named in nowhere:
+        quiet = Quiet()
+        with pytest.raises((DataError, KcframeError)) as caught:
+            run(recipe(bucket, tmp_path, change), RunDir(tmp_path / "r"), quiet, quiet.say)
+        assert named in str(caught.value)
+        assert len(str(caught.value)) < 600
+        assert SECRET not in str(caught.value)
