@@ -493,6 +493,17 @@ def data(
     bench_data(recipe, overrides, numbers, batches, rounds, ray_data, json_file)
 
 
+@bench.command()
+@_count("--rows", 9_000_000, "Labels in the made-up table.")
+@_count("--labels-per-image", 3, "Of them.")
+@JSON
+def labels(rows: int, labels_per_image: int, json_file: str | None) -> None:
+    """How long a run waits for Open Images' labels, and the memory they take: first, and from the cache."""
+    from kcframe.commands.bench.labels import bench_labels
+
+    bench_labels(rows, labels_per_image, json_file)
+
+
 @bench.command("serve")
 @STUDENT
 @_count("--clients", 16, "Clients, each sending one picture after the other.")

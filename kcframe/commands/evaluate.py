@@ -58,6 +58,9 @@ class _Found:
             more = len(self.pictures.unknown) - UNKNOWN
             first += f" ({named}{f' and {more:,} other classes' if more > 0 else ''})"
         best = self.measured[self.best]
+        bad = best.evaluation.bad
+        if bad:
+            first += f"; {len(bad):,} of them cannot be used, the first: {next(iter(bad.values()))}"
         return [
             first,
             f"{self.best}: expected calibration error {best.calibration.error:.1f} percent; "
@@ -79,10 +82,11 @@ def evaluate_run(
     """Print the run's table for other pictures, and what the best arm confuses; write them where wanted."""
     url, arm = split_arm(run)
     run_dir = RunDir(url)
-    settings = Settings(batch_size, choose_device(device))
+    on = choose_device(device)
     arms = [arm] if arm else list(finished_arms(run_dir))
     first = load(url, arms[0])
     pictures = find_pictures(data, split, overrides, run_dir, first.taxonomy, first.transform)
+    settings = Settings(batch_size, on, pictures.max_bad_fraction)
     specialists = measure_specialists(run_dir, pictures, first.taxonomy, settings)
     measured = {
         name: measure(load(url, name, settings.device), pictures, specialists, settings) for name in arms

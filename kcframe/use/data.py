@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unicodedata import normalize
 
 import torch
@@ -28,7 +28,8 @@ class Pictures:
     """Pictures with labels of a taxonomy.
 
     name: what they are called. split: of a recipe's data, else None. labels: of all images. indices: int64,
-    those with a label. unknown: classes of the data that the taxonomy lacks.
+    those with a label. unknown: classes of the data that the taxonomy lacks. max_bad_fraction: of the images,
+    that may be unreadable.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Pictures:
     indices: Tensor
     unknown: tuple[str, ...] = ()
     split: str | None = None
+    max_bad_fraction: float = 1.0
 
 
 def find_pictures(
@@ -62,7 +64,8 @@ def find_pictures(
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
     images = source.split(split or "test")
     labels, unknown = _renamed(images.labels, source.taxonomy, taxonomy)
-    return _labelled(f"{name}, {split or 'test'}", images, labels, unknown, split or "test")
+    found = _labelled(f"{name}, {split or 'test'}", images, labels, unknown)
+    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction)
 
 
 def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
@@ -117,10 +120,9 @@ def _labelled(
     images: ImageSet,
     labels: Labels,
     unknown: tuple[str, ...] = (),
-    split: str | None = None,
 ) -> Pictures:
     indices = (labels.offsets.diff() > 0).nonzero().flatten()
     if not len(indices):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")
-    return Pictures(name, images, labels, indices, unknown, split)
+    return Pictures(name, images, labels, indices, unknown)

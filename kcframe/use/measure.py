@@ -219,7 +219,7 @@ def _pairs(
 
 def _network_speed(classifier: Classifier, pictures: Pictures, settings: Settings) -> float:
     """Images a second of the network alone, median over a few turns of one batch."""
-    images = pictures.images.load(pictures.indices[: settings.batch_size], None)
+    images, _ = pictures.images.load_readable(pictures.indices[: settings.batch_size], None)
     classifier.logits(images)
     turns = []
     for _ in range(TIMED):

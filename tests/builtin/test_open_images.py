@@ -264,13 +264,11 @@ def test_labels_are_those_of_a_slow_reading(tree, rows, least):
 
 
 def test_more_images_than_get_their_ancestors_at_once(tree, monkeypatch):
-    from kcframe.builtin.data.open_images import source as source_module
-
     draws = random.Random(0)
     rows = [(image_id(n), draws.choice(list(MIDS.values())), 1) for n in range(1, 200) for _ in range(3)]
     write_labels(tree / "train-annotations-human-imagelabels.csv", rows)
     whole = labels_of(source(tree))
-    monkeypatch.setattr(source_module, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(indexing, "IMAGES_AT_ONCE", 7)
     assert labels_of(source(tree)) == whole
 
 

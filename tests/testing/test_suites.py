@@ -37,6 +37,7 @@ PLUGINS = {
         }
     ],
     ("data", "image-folder"): [{"image_size": 8, "threads": 1}],
+    ("data", "open-images"): [{"image_size": 8, "threads": 1, "cache": None}],
     ("teacher", "specialists"): [{}],
     ("teacher", "checkpoint"): [{}],
 }
@@ -78,12 +79,40 @@ def specialist():
     return files["vertical 2"], suite.verticals["vertical 2"]
 
 
+@pytest.fixture(scope="module")
+def open_images(tmp_path_factory):
+    """Metadata and pictures of two verticals, no two pictures alike."""
+    root = tmp_path_factory.mktemp("open-images")
+    names = ["bird", "wren", "crow", "car", "coupe"]
+    (root / "class-descriptions.csv").write_text("".join(f"/m/{name},{name}\n" for name in names))
+    kinds = {"bird": ["wren", "crow"], "car": ["coupe"]}
+    tops = [
+        {"LabelName": f"/m/{top}", "Subcategory": [{"LabelName": f"/m/{name}"} for name in below]}
+        for top, below in kinds.items()
+    ]
+    hierarchy = {"LabelName": "/m/all", "Subcategory": tops}
+    (root / "bbox_labels_600_hierarchy.json").write_text(json.dumps(hierarchy))
+    number = 0
+    for split, count in (("train", 9), ("validation", 6)):
+        (root / split).mkdir()
+        rows = ["ImageID,Source,LabelName,Confidence"]
+        for place in range(count):
+            number += 1
+            rows.append(f"{number:016x},verification,/m/{('wren', 'crow', 'coupe')[place % 3]},1")
+            Image.new("RGB", (10, 12), (9 * number, 7, 99)).save(root / split / f"{number:016x}.png")
+        (root / f"{split}-annotations-human-imagelabels.csv").write_text("\n".join(rows) + "\n")
+    return str(root)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "options"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_builtins_pass(kind, name, options, request, tmp_path):
     if name == "image-folder":
         options = {**options, "root": str(request.getfixturevalue("folder"))}
+    if name == "open-images":
+        root = request.getfixturevalue("open_images")
+        options = {**options, "metadata": root, "images": f"{root}/{{split}}/{{id}}.png"}
     if name == "checkpoint":
         path, classes = request.getfixturevalue("specialist")
         (tmp_path / "map.json").write_text(json.dumps({classes[0]: classes[0]}))

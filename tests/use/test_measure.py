@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 
 import fsspec
 import numpy as np
@@ -133,6 +134,16 @@ def test_a_folder_where_one_stands_and_a_storages_root(finished, pictures, monke
         evaluate(finished, "nowhere")
 
 
+def test_bad_pictures_are_counted_and_not_measured_on(finished, pictures, tmp_path):
+    folder = shutil.copytree(pictures / "test", tmp_path / "test")
+    (folder / "owl/0.png").write_bytes(b"")
+    said = evaluate(finished, folder, "--json", tmp_path / "e.json")
+    assert "20 pictures of" in said
+    assert "1 of them cannot be used, the first: " in said
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["arms"]["paced"]["per_vertical"]["animals"]["images"] == 11
+
+
 def test_names_in_brackets_are_names():
     row = {"ap": 1.0, "routed_ap": 1.0}
     arm = {"mpvap": 1.0, "parameters": 1, "per_vertical": {"birds [/small]": row}}
@@ -224,8 +235,6 @@ def test_data_of_which_nothing_is_known_is_refused(finished, other, pictures, tm
 
 
 def test_a_run_without_specialists_has_no_retention(finished, tmp_path):
-    import shutil
-
     copy = shutil.copytree(finished, tmp_path / "copy")
     shutil.rmtree(copy / "specialists")
     evaluate(copy, "--json", tmp_path / "e.json")

@@ -6,6 +6,7 @@ n images, L labels of them. An image's id is 16 hexadecimal digits, kept as a 64
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kcframe.errors import DataError
 
 FORMAT = "1"  # of the cached files
 BLOCK = 2**24  # bytes of a table that are looked at together
+IMAGES_AT_ONCE = 1_000_000  # whose labels get their ancestors together
 DIGITS = np.full(256, 255, np.uint8)
 DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
@@ -31,7 +33,7 @@ DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 @dataclass(frozen=True)
 class Index:
     """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
-    `classes[offsets[i]:offsets[i+1]]`, ascending, each once; places in the list of MIDs that was asked for.
+    `classes[offsets[i]:offsets[i+1]]`, ascending, each once, ancestors included; places in the list of MIDs.
     turns: uint8 [n], quarter turns counterclockwise that make it upright."""
 
     ids: np.ndarray
@@ -44,27 +46,37 @@ class Index:
         return f"{int(self.ids[image]):016x}"
 
 
-def cached_index(
-    metadata: Metadata,
-    files: Sequence[str],
-    images_file: str | None,
-    mids: Sequence[str],
-    min_confidence: float,
-    folder: str | None,
-) -> Index:
+@dataclass(frozen=True)
+class Tables:
+    """What an index is made of. files: label tables (ImageID,Source,LabelName,Confidence). images: the table
+    of rotations, or None. mids: classes that count; above: each one and what it is a kind of, as places in
+    `mids`. min_confidence: labels below are left out."""
+
+    metadata: Metadata
+    files: tuple[str, ...]
+    images: str | None
+    mids: tuple[str, ...]
+    above: Sequence[Sequence[int]]
+    min_confidence: float
+
+    def fingerprint(self) -> str:
+        """Changes when anything of it does."""
+        said = [FORMAT, repr(self.min_confidence), *self.mids, json.dumps(self.above)]
+        tables = self.files if self.images is None else (*self.files, self.images)
+        said += [self.metadata.fingerprint(file) for file in tables]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+
+
+def cached_index(tables: Tables, folder: str | None) -> Index:
     """`build_index`, from this machine's cache if it is there. folder: of the cache; None: there is none."""
     if folder is None:
-        return build_index(metadata, files, images_file, mids, min_confidence)
-    said = [FORMAT, repr(min_confidence), *mids, *(metadata.fingerprint(file) for file in files)]
-    if images_file is not None:
-        said.append(metadata.fingerprint(images_file))
-    key = hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
-    path = Path(folder).expanduser() / "open-images" / f"{key}.safetensors"
+        return build_index(tables)
+    path = Path(folder).expanduser() / "open-images" / f"{tables.fingerprint()}.safetensors"
     try:
         return Index(**load_file(path))
     except (FileNotFoundError, SafetensorError, TypeError):
         pass  # not there yet, or damaged: made anew
-    index = build_index(metadata, files, images_file, mids, min_confidence)
+    index = build_index(tables)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,24 +90,17 @@ def cached_index(
     return index
 
 
-def build_index(
-    metadata: Metadata,
-    files: Sequence[str],
-    images_file: str | None,
-    mids: Sequence[str],
-    min_confidence: float,
-) -> Index:
-    """Read label tables (ImageID,Source,LabelName,Confidence) and the table of rotations.
-
-    Labels below the confidence, and of classes that are not in `mids`, are left out, and images without any.
-    """
-    known = pa.array(mids, pa.string())
+def build_index(tables: Tables) -> Index:
+    """Read all of it. Labels of other classes are left out, and images without any."""
+    metadata, known = tables.metadata, pa.array(tables.mids, pa.string())
+    least = pa.scalar(
+        np.float32(tables.min_confidence), pa.float32()
+    )  # 0.9 of a file is not below a recipe's
     ids, classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
-    for file in files:
+    for file in tables.files:
         columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
         for batch in _table(metadata, file, columns):
-            # float32: 0.9 of a file is not below 0.9 of a recipe.
-            sure = pc.greater_equal(batch["Confidence"], pa.scalar(np.float32(min_confidence), pa.float32()))
+            sure = pc.greater_equal(batch["Confidence"], least)
             place = pc.index_in(batch["LabelName"], value_set=known)
             kept = pc.fill_null(pc.and_(sure, pc.is_valid(place)), False)
             ids.append(_numbers(pc.filter(batch["ImageID"], kept), metadata, file))
@@ -104,8 +109,8 @@ def build_index(
     del ids, classes
     if not len(every):
         raise DataError(
-            f"{metadata.url}: no label in {', '.join(files)} is of a known class with a confidence of "
-            f"{min_confidence} or more"
+            f"{metadata.url}: no label in {', '.join(tables.files)} is of a known class with a confidence of "
+            f"{tables.min_confidence} or more"
         )
     order = np.lexsort((labels, every))
     every, labels = every[order], labels[order]
@@ -115,10 +120,35 @@ def build_index(
     starts = np.flatnonzero(np.r_[True, every[1:] != every[:-1]])
     offsets = np.r_[starts, len(every)].astype(np.int64)
     found = every[starts]
+    del every, order, fresh
     turns = np.zeros(len(found), np.uint8)
-    if images_file is not None:
-        _add_turns(turns, found, metadata, images_file)
-    return Index(found, offsets, labels, turns)
+    if tables.images is not None:
+        _add_turns(turns, found, metadata, tables.images)
+    return Index(found, *_with_ancestors(offsets, labels, tables.above), turns)
+
+
+def _with_ancestors(
+    offsets: np.ndarray, labels: np.ndarray, above: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets, classes) with everything that the labels are kinds of, ascending, each once."""
+    num_classes, num_images = len(above), len(offsets) - 1
+    counts = np.array([len(each) for each in above])
+    flat = np.array([number for each in above for number in each], np.int64)
+    first_of = np.r_[0, np.cumsum(counts)[:-1]]
+    ends, classes = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
+    for first in range(0, num_images, IMAGES_AT_ONCE):
+        last = min(first + IMAGES_AT_ONCE, num_images)
+        own = labels[offsets[first] : offsets[last]]
+        rows = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
+        many = counts[own]
+        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        pairs = np.repeat(rows * num_classes, many) + flat[np.repeat(first_of[own], many) + within]
+        pairs.sort()
+        pairs = pairs[np.r_[True, pairs[1:] != pairs[:-1]]]
+        classes.append((pairs % num_classes).astype(np.int32))
+        in_image = np.bincount(pairs // num_classes, minlength=last - first)
+        ends.append(ends[-1][-1] + np.cumsum(in_image))
+    return np.concatenate(ends), np.concatenate(classes)
 
 
 def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str) -> None:

@@ -23,7 +23,7 @@ from kcframe.builtin.data.open_images.files import (
     read_hierarchy,
     read_trainable,
 )
-from kcframe.builtin.data.open_images.index import Index, cached_index
+from kcframe.builtin.data.open_images.index import Index, Tables, cached_index
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.builtin.data.stored import StoredPictures
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
@@ -33,7 +33,6 @@ from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
-IMAGES_AT_ONCE = 1_000_000  # whose labels get their ancestors together
 TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 S3 = {
     "connect_timeout": 10,
@@ -84,19 +83,24 @@ class OpenImages(DataSource):
         if options.trainable_only:
             trainable = set(read_trainable(self._metadata))
             mids = [mid for mid in mids if mid in trainable]
-        # Parents are labelled through their kinds as well, whether or not they are trainable themselves.
-        mids = list(dict.fromkeys([*mids, *(mid for above in groups[1].values() for mid in above)]))
-        train = self._index(options.train_split, mids)
-        everything = _with_ancestors(train, mids, groups)
-        counts = np.bincount(everything.classes.numpy(), minlength=len(mids))
+        verticals, parents = groups
+        # In the taxonomy's order, so that an image's labels stay ascending when they are renumbered. Parents
+        # are labelled through their kinds, whether or not they are trainable themselves.
+        wanted = dict.fromkeys([*mids, *(mid for above in parents.values() for mid in above)])
+        ordered = [mid for members in verticals.values() for mid in members if mid in wanted]
+        mids = list(dict.fromkeys([*ordered, *wanted]))
+        above = _closures(mids, parents)
+        train = self._index(options.train_split, mids, above)
+        counts = np.bincount(train.classes, minlength=len(mids))
         kept = [mid for mid, count in zip(mids, counts, strict=True) if count >= options.min_images]
         taxonomy = build_taxonomy(groups, names, kept, options.rest)
         self._left_out = len(names) - taxonomy.num_classes
         new_ids = _new_ids(mids, names, taxonomy)
-        sets = {"train": self._set(options.train_split, train, everything.restrict(new_ids))}
-        test = self._index(options.test_split, mids)
-        labels = _with_ancestors(test, mids, groups).restrict(new_ids)
-        sets["test"] = self._set(options.test_split, test, labels)
+        test = self._index(options.test_split, mids, above)
+        sets = {
+            "train": self._set(options.train_split, train, new_ids),
+            "test": self._set(options.test_split, test, new_ids),
+        }
         return taxonomy, sets
 
     def _groups(self, names: dict[str, str]) -> Groups:
@@ -106,15 +110,17 @@ class OpenImages(DataSource):
             read_taxonomy(self.options.verticals), names, f"data.options.verticals: {self.options.verticals}"
         )
 
-    def _index(self, split: str, mids: list[str]) -> Index:
+    def _index(self, split: str, mids: list[str], above: list[list[int]]) -> Index:
         options, metadata = self.options, self._metadata
         files = options.labels.get(split)
         if files is None:
             files = (metadata.need(f"labels of split '{split}'", HUMAN, split=split),)
         images = metadata.find(IMAGES, split=split)
-        return cached_index(metadata, files, images, mids, options.min_confidence, options.cache)
+        tables = Tables(metadata, tuple(files), images, tuple(mids), above, options.min_confidence)
+        return cached_index(tables, options.cache)
 
-    def _set(self, split: str, index: Index, labels: Labels) -> OpenImagesSet:
+    def _set(self, split: str, index: Index, new_ids: torch.Tensor) -> OpenImagesSet:
+        labels = Labels(torch.from_numpy(index.offsets), torch.from_numpy(index.classes)).restrict(new_ids)
         return OpenImagesSet(self.options, self.transform, split, index, labels)
 
 
@@ -125,40 +131,19 @@ def storage_options(url: str, anonymous: bool) -> dict[str, object]:
     return {"anon": anonymous, "config_kwargs": S3}
 
 
-def _with_ancestors(index: Index, mids: list[str], groups: Groups) -> Labels:
-    """The index's labels with everything that they are kinds of, as places in `mids`."""
-    parents = groups[1]
+def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]:
+    """Each class and everything that it is a kind of, as places in `mids`."""
     place = {mid: number for number, mid in enumerate(mids)}
-    above = [_closure(mid, parents, place) for mid in mids]
-    counts = np.array([len(each) for each in above])
-    flat = np.array([number for each in above for number in each], np.int32)
-    starts = np.r_[0, np.cumsum(counts)]
-    offsets, classes = [np.zeros(1, np.int64)], []
-    for first in range(0, len(index.ids), IMAGES_AT_ONCE):
-        last = min(first + IMAGES_AT_ONCE, len(index.ids))
-        low, high = index.offsets[first], index.offsets[last]
-        own = index.classes[low:high]
-        rows = np.repeat(np.arange(last - first), np.diff(index.offsets[first : last + 1]))
-        many = counts[own]
-        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-        found = flat[np.repeat(starts[own], many) + within]
-        pairs = np.unique(np.repeat(rows, many) * len(mids) + found)
-        classes.append((pairs % len(mids)).astype(np.int32))
-        in_image = np.bincount(pairs // len(mids), minlength=last - first)
-        offsets.append(offsets[-1][-1] + np.cumsum(in_image))
-    return Labels(torch.from_numpy(np.concatenate(offsets)), torch.from_numpy(np.concatenate(classes)))
-
-
-def _closure(mid: str, parents: dict[str, list[str]], place: dict[str, int]) -> list[int]:
-    """A class and everything that it is a kind of, as places."""
-    found: dict[str, None] = {mid: None}
-    queue = [mid]
-    while queue:
-        for parent in parents.get(queue.pop(), ()):
-            if parent not in found:
-                found[parent] = None
-                queue.append(parent)
-    return [place[each] for each in found if each in place]
+    found = []
+    for mid in mids:
+        above, queue = {mid: None}, [mid]
+        while queue:
+            for parent in parents.get(queue.pop(), ()):
+                if parent not in above:
+                    above[parent] = None
+                    queue.append(parent)
+        found.append(sorted(place[each] for each in above))
+    return found
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
@@ -179,7 +164,7 @@ class OpenImagesSet(StoredPictures):
         super().__init__(
             root, transform, options.augmentation, options.threads, formats_of(("jpg", "png")), given
         )
-        self.split, self.index, self.labels = split, index, _ordered(labels)
+        self.split, self.index, self.labels = split, index, labels
         self.template = options.images
         try:
             self.path_template = fsspec.url_to_fs(options.images, **given)[1]
@@ -194,9 +179,3 @@ class OpenImagesSet(StoredPictures):
 
     def turn(self, index: int) -> Image.Transpose | None:
         return TURNS[self.index.turns[index]]
-
-
-def _ordered(labels: Labels) -> Labels:
-    """Ascending within an image: renumbering has mixed them."""
-    key = labels.rows() * 2**31 + labels.classes
-    return Labels(labels.offsets, (key.sort().values % 2**31).to(torch.int32))
