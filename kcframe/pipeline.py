@@ -12,10 +12,11 @@ import torch
 import yaml
 
 from kcframe import run_dir as names
-from kcframe.assemble import build_source, teacher_context, teacher_sources
+from kcframe.assemble import build_objective, build_source, teacher_context, teacher_sources
 from kcframe.backends import get_backend
 from kcframe.backends.base import Watcher
-from kcframe.errors import RecipeError, RunDirError
+from kcframe.errors import PluginError, RecipeError, RunDirError
+from kcframe.interfaces.component import label
 from kcframe.interfaces.data import DataSource
 from kcframe.recipe.schema import PluginRef, Recipe
 from kcframe.registry import installed
@@ -68,6 +69,7 @@ def train(
 ) -> DataSource:
     """The training of `run`, of all stages or of one kind; returns the data source."""
     source = build_source(recipe)
+    check_objectives(recipe, source)
     check_teachers(recipe, source, run_dir)
     stages = [stage for stage in plan(recipe, source.taxonomy) if stage.kind in kinds]
     for stage in stages:
@@ -91,6 +93,19 @@ def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:
     """All stages, in order: specialists by vertical, then the arms as the recipe lists them."""
     verticals = taxonomy.verticals if recipe.specialists is not None else ()
     return [Stage("specialist", name) for name in verticals] + [Stage("arm", name) for name in recipe.arms]
+
+
+def check_objectives(recipe: Recipe, source: DataSource) -> None:
+    """PluginError for an arm whose objective would take unknown labels for negatives."""
+    if source.split("train").absent is None:
+        return
+    for name, spec in recipe.arms.items():
+        objective = build_objective(spec.objective)
+        if not objective.handles_unknown:
+            raise PluginError(
+                f"arms.{name}: {label(objective)} does not tell unknown labels from negatives, and this data "
+                "has unknown ones: take hard-bce or top-k-bce, or data.options.unknown: negative"
+            )
 
 
 def check_teachers(recipe: Recipe, source: DataSource, run_dir: RunDir) -> None:

@@ -234,22 +234,24 @@ def _job(
     world: World,
 ) -> Job:
     images = source.split("train")
-    labels = images.labels.restrict(new_ids)
+    labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
     indices = _labelled(labels)
     if recipe.evaluation.split == "validation":
         held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
         if not held.any():
             raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
         test, test_labels, test_indices = images, labels, indices[held[indices]]
+        test_absent = absent
         indices = indices[~held[indices]]
     else:
         test = source.split("test")
-        test_labels = test.labels.restrict(new_ids)
+        test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
         test_indices = _labelled(test_labels)
     if not len(indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
     settings = Settings(EVALUATION_BATCH, world.device, source.max_bad_fraction)
     measured = test_labels.take(test_indices)
+    known = None if test_absent is None else test_absent.take(test_indices)
     return Job(
         name=str(stage),
         folder=stage.folder,
@@ -263,9 +265,14 @@ def _job(
         router=None,
         train=train,
         seed=seed,
-        evaluation=lambda: evaluate(student, test, measured, test_indices, taxonomy, settings),
+        evaluation=lambda: evaluate(student, test, measured, test_indices, taxonomy, settings, known),
         max_bad_fraction=source.max_bad_fraction,
+        absent=absent,
     )
+
+
+def _restricted(absent: Labels | None, new_ids: Tensor) -> Labels | None:
+    return None if absent is None else absent.restrict(new_ids)
 
 
 def _labelled(labels: Labels) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ import yaml
 
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
+from tests.proxy import Proxy
 
 torch.set_num_threads(2)
+
+S3_SECRET = "not-a-real-secret-but-secret"
 
 TINY = {
     "kcframe": 1,
@@ -105,3 +109,32 @@ def cluster():
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
     patch.undo()
+
+
+@pytest.fixture
+def proxy():
+    """An S3 server on loopback, behind a proxy."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    proxy = Proxy(*server.get_host_and_port())
+    yield proxy
+    proxy.close()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(monkeypatch, proxy):
+    """The URL of an empty folder in a bucket of that server."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)
+    # moto keeps what an earlier server was given.
+    yield f"s3://bucket/{uuid.uuid4().hex}"
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 
 import pytest
 import torch
@@ -17,38 +16,7 @@ from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from kcframe.use.export import export
 from kcframe.use.files import list_files, read_pictures
-from tests.conftest import Quiet
-from tests.proxy import Proxy
-
-SECRET = "not-a-real-secret-but-secret"
-
-
-@pytest.fixture
-def proxy():
-    """An S3 server on loopback, behind a proxy."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    proxy = Proxy(*server.get_host_and_port())
-    yield proxy
-    proxy.close()
-    server.stop()
-
-
-@pytest.fixture
-def bucket(monkeypatch, proxy):
-    import s3fs
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().makedirs("runs", exist_ok=True)
-    # moto keeps what an earlier server was given.
-    yield f"s3://runs/{uuid.uuid4().hex}"
-    s3fs.S3FileSystem.clear_instance_cache()
+from tests.conftest import S3_SECRET, Quiet
 
 
 def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path, bucket):
@@ -78,7 +46,7 @@ def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path,
     kept = run_dir._fs.find(bucket)
     assert len(kept) > 25
     for name in kept:
-        assert SECRET.encode() not in run_dir._fs.cat_file(name), name
+        assert S3_SECRET.encode() not in run_dir._fs.cat_file(name), name
 
 
 def test_a_storage_that_goes_away_for_a_while(tiny, tmp_path, bucket, proxy):

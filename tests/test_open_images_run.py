@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import random
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -16,53 +15,27 @@ import s3fs
 from PIL import Image
 
 import kcframe
+from kcframe.commands.evaluate import evaluate_run
 from kcframe.errors import DataError, KcframeError
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
-from tests.conftest import Quiet
-from tests.proxy import Proxy
+from tests.conftest import S3_SECRET, Quiet
 
 PUBLISHED = Path(__file__).parent / "builtin" / "open_images"
-SECRET = "a-secret-that-nobody-may-read"
 COLOURS = {
     "sparrow": (200, 60, 30), "tortoise": (40, 160, 40), "taxi": (230, 210, 20), "wine": (120, 10, 60),
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def server():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def proxy(server):
-    proxy = Proxy(*server.get_host_and_port())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def bucket(monkeypatch, proxy):
-    """The address of a bucket's folder with a small Open Images in it."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
+def published(bucket):
+    """The URL of a small Open Images."""
     storage = s3fs.S3FileSystem()
-    storage.makedirs("open-images", exist_ok=True)
-    folder = f"open-images/{uuid.uuid4().hex}"
     for name, data in small_set().items():
-        storage.pipe_file(f"{folder}/{name}", data)
-    yield f"s3://{folder}"
-    s3fs.S3FileSystem.clear_instance_cache()
+        storage.pipe_file(f"{bucket}/{name}", data)
+    return bucket
 
 
 def small_set() -> dict[str, bytes]:
@@ -116,18 +89,18 @@ def as_file(picture: Image.Image, number: int) -> bytes | None:
     return buffer.getvalue()
 
 
-def recipe(bucket, tmp_path, *more):
+def recipe(published, tmp_path, *more):
     places = [
-        f"data.options.metadata={bucket}",
-        "data.options.images=" + bucket + "/{split}/{id}.jpg",
+        f"data.options.metadata={published}",
+        "data.options.images=" + published + "/{split}/{id}.jpg",
         f"data.options.cache={tmp_path / 'cache'}",
     ]
     return load_recipe("recipes/openimages-sample.yaml", installed(), [*places, *more])
 
 
-def test_the_sample_recipe_to_its_end(bucket, tmp_path):
-    quiet, where = Quiet(), f"{bucket}/run"
-    results = run(recipe(bucket, tmp_path), RunDir(where), quiet, quiet.say)
+def test_the_sample_recipe_to_its_end(published, tmp_path):
+    quiet, where = Quiet(), f"{published}/run"
+    results = run(recipe(published, tmp_path), RunDir(where), quiet, quiet.say)
     storage = s3fs.S3FileSystem()
     found = json.loads(storage.cat_file(f"{where}/arms/+D+SC+S base-rate/result.json"))
     assert found["bad_images"] == {"train": 6, "test": 3}
@@ -144,17 +117,34 @@ def test_the_sample_recipe_to_its_end(bucket, tmp_path):
     assert results["arms"]["+D+SC+S base-rate"]["top1"] > 60
     assert storage.exists(f"{where}/report.html")
     for file in storage.find(where):
-        assert SECRET.encode() not in storage.cat_file(file), file
+        assert S3_SECRET.encode() not in storage.cat_file(file), file
     student = kcframe.load(where)
     (guess, *_) = student.predict([Image.new("RGB", (50, 40), COLOURS["taxi"])])[0]
     assert guess.name in COLOURS
 
 
-def test_a_storage_that_comes_and_goes_changes_nothing(bucket, tmp_path, proxy):
+def test_what_nobody_verified_may_be_left_out(tmp_path):
+    """On this machine's files; and what `kcframe evaluate` finds is what the run found."""
+    for name, data in small_set().items():
+        (tmp_path / "oi" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "oi" / name).write_bytes(data)
+    quiet, found = Quiet(), {}
+    for unknown in ("negative", "ignore"):
+        given = recipe(str(tmp_path / "oi"), tmp_path, f"data.options.unknown={unknown}")
+        found[unknown] = run(given, RunDir(tmp_path / unknown), quiet, quiet.say)
+        evaluate_run(str(tmp_path / unknown), None, None, (), 64, "cpu", str(tmp_path / "e.json"), None)
+        again = json.loads((tmp_path / "e.json").read_text())
+        for arm, row in found[unknown]["arms"].items():
+            assert again["arms"][arm]["per_vertical"] == row["per_vertical"]
+        assert again["specialists"] == found[unknown]["specialists"]
+    assert found["negative"]["arms"] != found["ignore"]["arms"]
+
+
+def test_a_storage_that_comes_and_goes_changes_nothing(published, tmp_path, proxy):
     """The connections are cut three times in the middle of it."""
     quiet = Quiet()
     short = ["specialists.train.epochs=2", "student.train.epochs=2"]
-    expected = run(recipe(bucket, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
+    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
     again = Quiet()
     count = 0
 
@@ -165,13 +155,27 @@ def test_a_storage_that_comes_and_goes_changes_nothing(bucket, tmp_path, proxy):
             proxy.go_down(0.3)
         return False
 
-    found = run(recipe(bucket, tmp_path, *short), RunDir(tmp_path / "b"), again, again.say, cut_now_and_then)
+    found = run(
+        recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), again, again.say, cut_now_and_then
+    )
     assert count == 9
     assert proxy.refused
     assert found == expected
 
 
-def test_a_bucket_that_is_not_there_is_one_clear_error(bucket, tmp_path):
+def test_a_busy_and_slow_storage_changes_nothing(published, tmp_path, proxy):
+    """Every twentieth read is answered with 503, every 99th is reset, and all of them take their time."""
+    short = ["specialists.train.epochs=1", "student.train.epochs=2"]
+    quiet = Quiet()
+    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
+    proxy.busy_every, proxy.reset_every, proxy.slow = 20, 99, 0.005
+    found = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), quiet, quiet.say)
+    assert proxy.busy > 10
+    assert proxy.resets > 2
+    assert found == expected
+
+
+def test_a_bucket_that_is_not_there_is_one_clear_error(published, tmp_path):
     nowhere = [
         ("data.options.metadata=s3://nobody-has-this/x", "s3://nobody-has-this/x"),
         ("data.options.images=s3://nobody-has-this/{split}/{id}.jpg", "s3://nobody-has-this/"),
@@ -179,7 +183,7 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(bucket, tmp_path):
     for change, named in nowhere:
         quiet = Quiet()
         with pytest.raises((DataError, KcframeError)) as caught:
-            run(recipe(bucket, tmp_path, change), RunDir(tmp_path / "r"), quiet, quiet.say)
+            run(recipe(published, tmp_path, change), RunDir(tmp_path / "r"), quiet, quiet.say)
         assert named in str(caught.value)
         assert len(str(caught.value)) < 600
-        assert SECRET not in str(caught.value)
+        assert S3_SECRET not in str(caught.value)

@@ -27,12 +27,14 @@ AHEAD = 2  # batches that each process has ready
 @dataclass(frozen=True)
 class Batch:
     """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together. bad: image
-    -> reason, of those that others stand for here because they cannot be read."""
+    -> reason, of those that others stand for here because they cannot be read. absent: `ImageSet.absent` of
+    the images."""
 
     images: Tensor
     labels: Labels
     whole: int
     bad: dict[int, str] = field(default_factory=dict)
+    absent: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
     rank: int = 0
     size: int = 1
     skips: bool = False
+    absent: Labels | None = None
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
@@ -55,7 +58,8 @@ class Plan:
             images, indices, bad = load_in_full(self.images, indices, keys)
         else:
             images = self.images.load(indices, keys)
-        return Batch(images, self.labels.take(indices), whole, bad)
+        absent = None if self.absent is None else self.absent.take(indices)
+        return Batch(images, self.labels.take(indices), whole, bad, absent)
 
 
 def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:

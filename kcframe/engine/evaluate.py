@@ -5,7 +5,8 @@ All figures are percentages (0-100). For a vertical v with N_v classes:
 * **ap**: average precision of each class of v that has a test image, ranked over *all* test images, those
   of other verticals included; then the mean over v's classes. The mean over verticals is **mpvap**. The
   paper does not say how it restricts AP; this is our choice: the student is deployed alone, so a bird that
-  it takes for a dish must cost it. Parents count as classes.
+  it takes for a dish must cost it. Parents count as classes. Where labels may be unknown, a class is ranked
+  over the images of which it is known, as Open Images does it.
 * **routed_ap**: the same over v's own test images only, as if someone told the student the vertical.
   Specialists can only be measured this way, so theirs is both.
 * **top1, top5**: share of v's images (those with a leaf label in v) for which one of the 1 (5) most
@@ -97,11 +98,13 @@ def evaluate(
     indices: Tensor,
     taxonomy: Taxonomy,
     settings: Settings,
+    absent: Labels | None = None,
 ) -> Evaluation:
     """Measure a student on some images of a split.
 
-    labels: of `indices` (int64 [n]), in the taxonomy's ids. The features are computed once; the scores
-    [n, N_v] one vertical at a time, so that memory does not grow with N.
+    labels: of `indices` (int64 [n]), in the taxonomy's ids; absent: likewise, see `ImageSet.absent`. The
+    features are computed once; the scores [n, N_v] one vertical at a time, so that memory does not grow
+    with N.
     """
     was_training = student.training
     student.eval()
@@ -116,7 +119,9 @@ def evaluate(
         shared = torch.cat(parts)
         if bad.reasons:
             kept = ~torch.isin(indices, torch.tensor(list(bad.reasons)))
-            indices, labels = indices[kept], labels.take(kept.nonzero().flatten())
+            places = kept.nonzero().flatten()
+            indices, labels = indices[kept], labels.take(places)
+            absent = None if absent is None else absent.take(places)
         rows, classes = labels.rows(), labels.classes.long()
         leaf = torch.from_numpy(taxonomy.is_leaf)
         per_vertical: dict[str, dict[str, float | None]] = {}
@@ -144,9 +149,10 @@ def evaluate(
             labelled[pairs[0]] = True
             routed = labelled.nonzero().flatten()
             renumber[routed] = torch.arange(len(routed))
+            ranked = logits if absent is None else _without_unknown(logits, pairs, absent, local)
             per_vertical[name] = {
-                "ap": _percent(_mean_ap(logits, *pairs)),
-                "routed_ap": _percent(_mean_ap(logits[routed], renumber[pairs[0]], pairs[1])),
+                "ap": _percent(_mean_ap(ranked, *pairs)),
+                "routed_ap": _percent(_mean_ap(ranked[routed], renumber[pairs[0]], pairs[1])),
                 "images": len(member),
             }
             leaf_logits = logits.masked_fill(~leaf[own], -torch.inf)
@@ -188,6 +194,20 @@ def _mean_ap(scores: Tensor, rows: Tensor, columns: Tensor) -> float | None:
         own = (columns >= start) & (columns < start + step)
         found.append(average_precision(scores[:, start : start + step], rows[own], columns[own] - start))
     return nanmean(torch.cat(found))
+
+
+def _without_unknown(logits: Tensor, pairs: tuple[Tensor, Tensor], absent: Labels, local: Tensor) -> Tensor:
+    """Logits [n, N_v] in which an image comes last where it is not known whether it shows the class: below
+    all positives it changes no precision at any of them, as if it were not there.
+
+    pairs: (image, local id) of the labels. local: int64 [N], class id -> local id or -1.
+    """
+    known = torch.zeros(logits.shape, dtype=torch.bool)
+    known[pairs] = True
+    columns = local[absent.classes.long()]
+    inside = columns >= 0
+    known[absent.rows()[inside], columns[inside]] = True
+    return logits.masked_fill(~known, -torch.inf)
 
 
 def _percent(share: float | None) -> float | None:

@@ -68,8 +68,13 @@ class SlotTargets:
 
 
 def block_targets(
-    hard: SlotTargets, soft: SlotTargets | None, vertical: int, temperatures: Tensor | None = None
+    hard: SlotTargets,
+    soft: SlotTargets | None,
+    vertical: int,
+    temperatures: Tensor | None = None,
+    absent: SlotTargets | None = None,
 ) -> BlockTargets:
-    """Both kinds of targets of one vertical. temperatures: float [M], the pacing's; None: all 1."""
+    """All kinds of targets of one vertical. temperatures: float [M], the pacing's; None: all 1."""
     scale = 1.0 if temperatures is None else temperatures[vertical]
-    return BlockTargets(vertical, hard.block(vertical), soft.block(vertical) if soft else None, scale)
+    own = (each.block(vertical) if each else None for each in (soft, absent))
+    return BlockTargets(vertical, hard.block(vertical), next(own), scale, next(own))

@@ -57,6 +57,7 @@ class Job:
     decides it, for trackers. labels: of `images`, in the
     taxonomy's ids. indices: int64 [n], the images to learn from. router: None if no teacher is asked.
     evaluation: measures the network as it is. max_bad_fraction: of the split, that may be unreadable.
+    absent: of `images`, in the taxonomy's ids; None: nothing is unknown.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Job:
     seed: int
     evaluation: Callable[[], Evaluation]
     max_bad_fraction: float = 0.0
+    absent: Labels | None = None
 
 
 class Trainer:
@@ -133,7 +135,7 @@ class Trainer:
         found = None
         job, world = self.job, self.world
         skips = job.max_bad_fraction > 0
-        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size, skips)
+        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size, skips, job.absent)
         batches = load_batches(plan, range(self.step, self.num_steps), self.loader_workers)
         train, per_epoch = self.job.train, self.sampler.batches_per_epoch
         self.student.train()
@@ -199,10 +201,8 @@ class Trainer:
         """Learn from one batch; each term of the loss, float32 [M]."""
         job, world = self.job, self.world
         images, labels = batch.images.to(world.device, non_blocking=True), batch.labels
-        rows, classes = labels.rows().to(world.device), labels.classes.to(world.device)
-        ones = torch.ones(len(rows), device=world.device)
-        hard = SlotTargets(self.index, len(labels), rows, classes, ones)
-        soft = None
+        hard, soft = self._listed(labels), None
+        absent = None if batch.absent is None else self._listed(batch.absent)
         with self._autocast():
             pacing, progress = self.student.head.pacing, self.progress()
             weights, temperatures = weights_of(pacing, progress), temperatures_of(pacing, progress)
@@ -215,7 +215,7 @@ class Trainer:
                 self.student.head,
                 self.objective,
                 self.student.features(images),
-                lambda vertical: block_targets(hard, soft, vertical, temperatures),
+                lambda vertical: block_targets(hard, soft, vertical, temperatures, absent),
                 weights,
                 batch.whole,
                 self.workspace,
@@ -230,6 +230,12 @@ class Trainer:
         self.step += 1
         self.smoothed.add(torch.stack(list(terms.values())).sum(0), outcome.tallies, world)
         return terms
+
+    def _listed(self, labels: Labels) -> SlotTargets:
+        """1 for each of them."""
+        rows, classes = (t.to(self.world.device) for t in (labels.rows(), labels.classes))
+        ones = torch.ones(len(rows), device=self.world.device)
+        return SlotTargets(self.index, len(labels), rows, classes, ones)
 
     def _autocast(self):
         if self.job.train.precision == "bfloat16":

@@ -70,6 +70,10 @@ class ImageSet(ABC):
 
     labels: Labels
 
+    absent: Labels | None = None
+    """Classes that are known not to be in each image. None: all that are not labels. Otherwise what is
+    neither a label nor absent is unknown: hard targets and average precision leave it out."""
+
     def __len__(self) -> int:
         return len(self.labels)
 

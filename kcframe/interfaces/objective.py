@@ -52,22 +52,27 @@ class BlockTargets:
     """What the B images of a batch should be in one vertical's N_v classes.
 
     hard: 1 for each label. soft: the teachers' probabilities (eq. 2's z*), or None where no teacher is
-    asked. Everything not listed is 0: a negative, not a gap. temperature_scale: what the pacing multiplies
-    this vertical's temperature by, a number or a tensor of one.
+    asked. Everything not listed is 0: a negative, not a gap; only where the data knows of gaps (absent is not
+    None) is what is neither in hard nor in absent unknown. temperature_scale: what the pacing multiplies this
+    vertical's temperature by, a number or a tensor of one.
     """
 
     vertical: int
     hard: SparseTargets
     soft: SparseTargets | None
     temperature_scale: Tensor | float = 1.0
+    absent: SparseTargets | None = None
 
     def in_turn(self, starts: Sequence[int]) -> list[BlockTargets]:
         """The targets of the images from each of `starts` (ascending from 0) to the next."""
         hard = self.hard.in_turn(starts)
-        soft = [None] * len(starts) if self.soft is None else self.soft.in_turn(starts)
+        soft, absent = (
+            [None] * len(starts) if each is None else each.in_turn(starts)
+            for each in (self.soft, self.absent)
+        )
         return [
-            BlockTargets(self.vertical, *both, self.temperature_scale)
-            for both in zip(hard, soft, strict=True)
+            BlockTargets(self.vertical, hard, soft, self.temperature_scale, absent)
+            for hard, soft, absent in zip(hard, soft, absent, strict=True)
         ]
 
 
@@ -89,6 +94,9 @@ class Objective(nn.Module, ABC):
 
     num_kept: int | None = None
     """K: how many of a teacher's most probable classes are kept an image; None keeps all."""
+
+    handles_unknown: bool = False
+    """True says that `BlockTargets.absent` is looked at: without it, data with unknown labels is refused."""
 
     has_closed_form: bool = False
     """True says that `gradient` is there too: faster than autograd on `forward`, and never needed."""

@@ -29,7 +29,7 @@ class Pictures:
 
     name: what they are called. split: of a recipe's data, else None. labels: of all images. indices: int64,
     those with a label. unknown: classes of the data that the taxonomy lacks. max_bad_fraction: of the images,
-    that may be unreadable.
+    that may be unreadable. absent: `ImageSet.absent` of all images.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Pictures:
     unknown: tuple[str, ...] = ()
     split: str | None = None
     max_bad_fraction: float = 1.0
+    absent: Labels | None = None
 
 
 def find_pictures(
@@ -63,9 +64,10 @@ def find_pictures(
         return _labelled(listing.name, images, images.labels)
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
     images = source.split(split or "test")
-    labels, unknown = _renamed(images.labels, source.taxonomy, taxonomy)
+    labels, unknown, new_ids = _renamed(images.labels, source.taxonomy, taxonomy)
     found = _labelled(f"{name}, {split or 'test'}", images, labels, unknown)
-    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction)
+    absent = None if images.absent is None else images.absent.restrict(new_ids)
+    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction, absent=absent)
 
 
 def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
@@ -104,15 +106,15 @@ def folder_of_classes(url: str, transform: Transform) -> tuple[ImageSet, Tensor,
     return images, torch.tensor(ids), taxonomy.classes
 
 
-def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, tuple[str, ...]]:
-    """Labels in our ids with our ancestors, and which of their classes we lack."""
+def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, tuple[str, ...], Tensor]:
+    """Labels in our ids with our ancestors, which of their classes we lack, and their ids' new ones."""
     if theirs == ours:
-        return labels, ()
+        return labels, (), torch.arange(ours.num_classes)
     known = {name: class_id for class_id, name in enumerate(ours.classes)}
     new_ids = torch.tensor([known.get(name, -1) for name in theirs.classes])
     kept = labels.restrict(new_ids)
     with_ours = Labels.from_lists(ours.with_ancestors(kept.of(image)) for image in range(len(kept)))
-    return with_ours, tuple(name for name in theirs.classes if name not in known)
+    return with_ours, tuple(name for name in theirs.classes if name not in known), new_ids
 
 
 def _labelled(

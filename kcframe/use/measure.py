@@ -86,7 +86,10 @@ def measure(
     taxonomy = classifier.taxonomy
     labels = pictures.labels.take(pictures.indices)
     began = time.perf_counter()
-    found = evaluate(classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings)
+    absent = None if pictures.absent is None else pictures.absent.take(pictures.indices)
+    found = evaluate(
+        classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings, absent
+    )
     seconds = time.perf_counter() - began
     labels = pictures.labels.take(found.measured)
     leaf = torch.from_numpy(taxonomy.is_leaf)
@@ -136,6 +139,7 @@ def measure_specialists(
             indices,
             taxonomy.only(vertical),
             settings,
+            None if pictures.absent is None else pictures.absent.restrict(new_ids).take(indices),
         )
         found.append({**alone.summary(), "parameters": count_parameters(network)})
     return united(found) if found else None

@@ -289,29 +289,9 @@ class Single(torch.utils.data.Dataset):
         return self.images.load(torch.tensor([index]), None)[0]
 
 
-@pytest.fixture
-def bucket(folder, monkeypatch):
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    storage = s3fs.S3FileSystem()
-    storage.makedirs("pictures", exist_ok=True)
-    storage.put(str(folder / "train"), "pictures/train", recursive=True)
-    storage.put(str(folder / "test"), "pictures/test", recursive=True)
-    yield "s3://pictures"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 def test_a_forked_process_has_connections_and_threads_of_its_own(bucket, folder):
+    for split in ("train", "test"):
+        fsspec.filesystem("s3").put(str(folder / split), f"{bucket}/{split}", recursive=True)
     local, remote = (source(root, image_size=8).split("train") for root in (folder, bucket))
     every = torch.arange(4)
     wanted = local.load(every, None)

@@ -263,6 +263,52 @@ def test_labels_are_those_of_a_slow_reading(tree, rows, least):
             assert labels.of(image) == sorted(set(labels.of(image)))
 
 
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 6),
+            st.sampled_from([*MIDS.values(), "/m/unheard"]),
+            st.sampled_from(["0", "0.0", "0.5", "1"]),
+        ),
+        max_size=40,
+    )
+)
+def test_absent_labels_are_those_of_a_slow_reading(tree, rows):
+    """Where an animal is absent so are all its kinds; what is present is not absent."""
+    rows = [*rows, (1, MIDS["taxi"], "1")]
+    write_labels(
+        tree / "train-annotations-human-imagelabels.csv", [(image_id(n), mid, c) for n, mid, c in rows]
+    )
+    found = source(tree, unknown="ignore")
+    taxonomy, images = found.taxonomy, found.split("train")
+    names = {mid: name for name, mid in MIDS.items()}
+    below: dict[str, set[str]] = {name: {name} for name in taxonomy.classes}
+    for class_id, name in enumerate(taxonomy.classes):
+        for ancestor in taxonomy.ancestors(class_id):
+            below[taxonomy.classes[ancestor]].add(name)
+    present = labels_of(found)
+    expected = {image: set() for image in present}
+    for number, mid, confidence in rows:
+        name = names.get(mid)
+        if float(confidence) == 0 and name in below and image_id(number) in expected:
+            expected[image_id(number)] |= below[name]
+    for place in range(len(images)):
+        image = images.index.name(place)
+        ours = [taxonomy.classes[c] for c in images.absent.of(place)]
+        assert set(ours) == expected[image] - present[image]
+        assert len(ours) == len(set(ours))
+
+
+def test_nobody_asks_for_absent_labels_by_default(tree, tmp_path):
+    assert source(tree).split("train").absent is None
+    kept = str(tmp_path / "cache")
+    for _ in range(2):
+        absent = source(tree, unknown="ignore", cache=kept).split("train").absent
+        assert len(absent.classes) == 1
+    assert source(tree, cache=kept).split("train").absent is None
+
+
 def test_more_images_than_get_their_ancestors_at_once(tree, monkeypatch):
     draws = random.Random(0)
     rows = [(image_id(n), draws.choice(list(MIDS.values())), 1) for n in range(1, 200) for _ in range(3)]

@@ -4,7 +4,8 @@ Targets stay sparse. For logits y and targets z that are zero but for a few entr
 
     -sum [z log s(y) + (1 - z) log(1 - s(y))]  =  sum softplus(y) - sum z y
 
-where the second sum runs over those few entries only.
+where the second sum runs over those few entries only. Where labels may be unknown, the hard term is over the
+entries that are known, and nothing else; what teachers say of the others counts all the same.
 """
 
 from __future__ import annotations
@@ -34,21 +35,44 @@ def sparse_bce_gradient(logits: Tensor, targets: SparseTargets, share: Tensor | 
     out.mul_(share)
 
 
+def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
+    """Eq. 1 on logits [B, N_v], summed over the classes that are not unknown: [B]."""
+    if targets.absent is None:
+        return sparse_bce(logits, targets.hard)
+    total = logits.new_zeros(len(logits))
+    for entries, value in ((targets.hard, 1.0), (targets.absent, 0.0)):
+        y = logits[entries.rows, entries.columns]
+        total = total.index_add(0, entries.rows, F.softplus(y, threshold=40) - value * y)
+    return total
+
+
+def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | float, out: Tensor) -> None:
+    """share times the gradient of `hard_bce`'s sum into out: [B, N_v]."""
+    if targets.absent is None:
+        sparse_bce_gradient(logits, targets.hard, share, out)
+        return
+    out.zero_()
+    for entries, value in ((targets.hard, 1.0), (targets.absent, 0.0)):
+        place = entries.rows, entries.columns
+        out[place] = ((logits[place].sigmoid() - value) * share).to(out.dtype)
+
+
 class HardBce(Objective):
     """The labels as they are: eq. 1, for specialists, the generalist and every arm without teachers."""
 
     name = "hard-bce"
     Options = PluginOptions
     has_closed_form = True
+    handles_unknown = True
 
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
-        return {"hard": sparse_bce(logits, targets.hard)}
+        return {"hard": hard_bce(logits, targets)}
 
     def gradient(
         self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
     ) -> dict[str, Tensor]:
-        sparse_bce_gradient(logits, targets.hard, share("hard"), out)
-        return {"hard": sparse_bce(logits, targets.hard)}
+        hard_bce_gradient(logits, targets, share("hard"), out)
+        return {"hard": hard_bce(logits, targets)}
 
 
 class TopKBce(Objective):
@@ -61,6 +85,7 @@ class TopKBce(Objective):
     Options = TopKBceOptions
     uses_teachers = True
     has_closed_form = True
+    handles_unknown = True
 
     def __init__(self, options: TopKBceOptions):
         super().__init__(options)
@@ -73,7 +98,7 @@ class TopKBce(Objective):
         temperature = self.options.temperature * targets.temperature_scale
         terms = {"soft": sparse_bce(logits / temperature, targets.soft)}
         if self.options.hard_weight:
-            terms["hard"] = self.options.hard_weight * sparse_bce(logits, targets.hard)
+            terms["hard"] = self.options.hard_weight * hard_bce(logits, targets)
         return terms
 
     def gradient(
@@ -89,7 +114,7 @@ class TopKBce(Objective):
         terms = {"soft": sparse_bce(softened, targets.soft)}
         if hard_weight:
             hard = torch.empty_like(out)
-            sparse_bce_gradient(logits, targets.hard, hard_weight * share("hard"), hard)
+            hard_bce_gradient(logits, targets, hard_weight * share("hard"), hard)
             out.add_(hard)
-            terms["hard"] = hard_weight * sparse_bce(logits, targets.hard)
+            terms["hard"] = hard_weight * hard_bce(logits, targets)
         return terms

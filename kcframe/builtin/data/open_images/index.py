@@ -33,13 +33,16 @@ DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 @dataclass(frozen=True)
 class Index:
     """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
-    `classes[offsets[i]:offsets[i+1]]`, ascending, each once, ancestors included; places in the list of MIDs.
-    turns: uint8 [n], quarter turns counterclockwise that make it upright."""
+    `classes[offsets[i]:offsets[i+1]]`, ascending, each once, with ancestors; places among the MIDs.
+    turns: uint8 [n], quarter turns counterclockwise that make it upright. absent_offsets, absent: likewise
+    the classes that are verified absent, with all their kinds; None where nobody asked for them."""
 
     ids: np.ndarray
     offsets: np.ndarray
     classes: np.ndarray
     turns: np.ndarray
+    absent_offsets: np.ndarray | None = None
+    absent: np.ndarray | None = None
 
     def name(self, image: int) -> str:
         """An image's id as Open Images writes it."""
@@ -50,7 +53,7 @@ class Index:
 class Tables:
     """What an index is made of. files: label tables (ImageID,Source,LabelName,Confidence). images: the table
     of rotations, or None. mids: classes that count; above: each one and what it is a kind of, as places in
-    `mids`. min_confidence: labels below are left out."""
+    `mids`. min_confidence: labels below are left out. with_absent: whether confidence 0 is kept as well."""
 
     metadata: Metadata
     files: tuple[str, ...]
@@ -58,10 +61,11 @@ class Tables:
     mids: tuple[str, ...]
     above: Sequence[Sequence[int]]
     min_confidence: float
+    with_absent: bool = False
 
     def fingerprint(self) -> str:
         """Changes when anything of it does."""
-        said = [FORMAT, repr(self.min_confidence), *self.mids, json.dumps(self.above)]
+        said = [FORMAT, repr(self.min_confidence), repr(self.with_absent), *self.mids, json.dumps(self.above)]
         tables = self.files if self.images is None else (*self.files, self.images)
         said += [self.metadata.fingerprint(file) for file in tables]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
@@ -81,7 +85,7 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(vars(index), part)
+            save_file({name: array for name, array in vars(index).items() if array is not None}, part)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -96,44 +100,90 @@ def build_index(tables: Tables) -> Index:
     least = pa.scalar(
         np.float32(tables.min_confidence), pa.float32()
     )  # 0.9 of a file is not below a recipe's
-    ids, classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+    columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
+    present, absent = _Rows(), _Rows()
     for file in tables.files:
-        columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
         for batch in _table(metadata, file, columns):
-            sure = pc.greater_equal(batch["Confidence"], least)
             place = pc.index_in(batch["LabelName"], value_set=known)
-            kept = pc.fill_null(pc.and_(sure, pc.is_valid(place)), False)
-            ids.append(_numbers(pc.filter(batch["ImageID"], kept), metadata, file))
-            classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
-    every, labels = np.concatenate(ids), np.concatenate(classes)
-    del ids, classes
+            sure = pc.greater_equal(batch["Confidence"], least)
+            present.add(batch["ImageID"], place, sure, metadata, file)
+            if tables.with_absent:
+                absent.add(batch["ImageID"], place, pc.equal(batch["Confidence"], 0), metadata, file)
+    every, labels = present.sorted()
     if not len(every):
         raise DataError(
             f"{metadata.url}: no label in {', '.join(tables.files)} is of a known class with a confidence of "
             f"{tables.min_confidence} or more"
         )
-    order = np.lexsort((labels, every))
-    every, labels = every[order], labels[order]
-    fresh = np.ones(len(every), bool)
-    fresh[1:] = (every[1:] != every[:-1]) | (labels[1:] != labels[:-1])
-    every, labels = every[fresh], labels[fresh]
     starts = np.flatnonzero(np.r_[True, every[1:] != every[:-1]])
-    offsets = np.r_[starts, len(every)].astype(np.int64)
-    found = every[starts]
-    del every, order, fresh
+    offsets, found = np.r_[starts, len(every)].astype(np.int64), every[starts]
+    del every
     turns = np.zeros(len(found), np.uint8)
     if tables.images is not None:
         _add_turns(turns, found, metadata, tables.images)
-    return Index(found, *_with_ancestors(offsets, labels, tables.above), turns)
+    offsets, classes = _expanded(offsets, labels, tables.above)
+    if not tables.with_absent:
+        return Index(found, offsets, classes, turns)
+    ids, labels = absent.sorted()
+    places = np.searchsorted(found, ids).clip(0, len(found) - 1)
+    known_image = found[places] == ids
+    counts = np.bincount(places[known_image], minlength=len(found))
+    ends, kinds = _expanded(np.r_[0, np.cumsum(counts)], labels[known_image], _turned_round(tables.above))
+    return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, len(tables.mids)))
 
 
-def _with_ancestors(
-    offsets: np.ndarray, labels: np.ndarray, above: Sequence[Sequence[int]]
+class _Rows:
+    """(image id, class) pairs, as they come."""
+
+    def __init__(self) -> None:
+        self.ids, self.classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+
+    def add(self, ids: pa.Array, place: pa.Array, wanted: pa.Array, metadata: Metadata, file: str) -> None:
+        """Those that are wanted and have a place."""
+        kept = pc.fill_null(pc.and_(wanted, pc.is_valid(place)), False)
+        self.ids.append(_numbers(pc.filter(ids, kept), metadata, file))
+        self.classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, classes), ascending, each pair once."""
+        ids, classes = np.concatenate(self.ids), np.concatenate(self.classes)
+        order = np.lexsort((classes, ids))
+        ids, classes = ids[order], classes[order]
+        fresh = np.ones(len(ids), bool)
+        fresh[1:] = (ids[1:] != ids[:-1]) | (classes[1:] != classes[:-1])
+        return ids[fresh], classes[fresh]
+
+
+def _turned_round(above: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Each class and what it is above: where an animal is absent, so are all its kinds."""
+    below: list[list[int]] = [[] for _ in above]
+    for each, parents in enumerate(above):
+        for parent in parents:
+            below[parent].append(each)
+    return below
+
+
+def _without(
+    offsets: np.ndarray, classes: np.ndarray, other_offsets: np.ndarray, other: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets, classes) with everything that the labels are kinds of, ascending, each once."""
-    num_classes, num_images = len(above), len(offsets) - 1
-    counts = np.array([len(each) for each in above])
-    flat = np.array([number for each in above for number in each], np.int64)
+    """(offsets, classes) without what the same images have in others: what is present is not absent."""
+    num_images = len(offsets) - 1
+
+    def pairs(ends: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.repeat(np.arange(num_images) * num_classes, np.diff(ends)) + values
+
+    kept = np.setdiff1d(pairs(offsets, classes), pairs(other_offsets, other), assume_unique=True)
+    counts = np.bincount(kept // num_classes, minlength=num_images)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), (kept % num_classes).astype(np.int32)
+
+
+def _expanded(
+    offsets: np.ndarray, labels: np.ndarray, lists: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets, classes) with each label replaced by its list, ascending, each once."""
+    num_classes, num_images = len(lists), len(offsets) - 1
+    counts = np.array([len(each) for each in lists])
+    flat = np.array([number for each in lists for number in each], np.int64)
     first_of = np.r_[0, np.cumsum(counts)[:-1]]
     ends, classes = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
     for first in range(0, num_images, IMAGES_AT_ONCE):
@@ -144,7 +194,7 @@ def _with_ancestors(
         within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
         pairs = np.repeat(rows * num_classes, many) + flat[np.repeat(first_of[own], many) + within]
         pairs.sort()
-        pairs = pairs[np.r_[True, pairs[1:] != pairs[:-1]]]
+        pairs = pairs[np.diff(pairs, prepend=-1) != 0]
         classes.append((pairs % num_classes).astype(np.int32))
         in_image = np.bincount(pairs // num_classes, minlength=last - first)
         ends.append(ends[-1][-1] + np.cumsum(in_image))

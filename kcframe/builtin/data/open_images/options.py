@@ -34,6 +34,11 @@ class OpenImagesOptions(PluginOptions):
         le=1,
         description="labels below are left out: 1 for verified ones, less for machine-generated ones",
     )
+    unknown: Literal["negative", "ignore"] = Field(
+        "negative",
+        description="labels that nobody verified: negative takes them for absent; ignore keeps them out of "
+        "hard targets and average precision, so that only verified-absent ones are negatives",
+    )
     trainable_only: bool = Field(False, description="only classes of classes-trainable.txt")
     verticals: str = Field(
         "hierarchy",

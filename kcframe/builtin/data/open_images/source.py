@@ -116,12 +116,18 @@ class OpenImages(DataSource):
         if files is None:
             files = (metadata.need(f"labels of split '{split}'", HUMAN, split=split),)
         images = metadata.find(IMAGES, split=split)
-        tables = Tables(metadata, tuple(files), images, tuple(mids), above, options.min_confidence)
+        with_absent = options.unknown == "ignore"
+        tables = Tables(
+            metadata, tuple(files), images, tuple(mids), above, options.min_confidence, with_absent
+        )
         return cached_index(tables, options.cache)
 
     def _set(self, split: str, index: Index, new_ids: torch.Tensor) -> OpenImagesSet:
-        labels = Labels(torch.from_numpy(index.offsets), torch.from_numpy(index.classes)).restrict(new_ids)
-        return OpenImagesSet(self.options, self.transform, split, index, labels)
+        labels = _labels(index.offsets, index.classes).restrict(new_ids)
+        images = OpenImagesSet(self.options, self.transform, split, index, labels)
+        if index.absent is not None:
+            images.absent = _labels(index.absent_offsets, index.absent).restrict(new_ids)
+        return images
 
 
 def storage_options(url: str, anonymous: bool) -> dict[str, object]:
@@ -144,6 +150,10 @@ def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]
                     queue.append(parent)
         found.append(sorted(place[each] for each in above))
     return found
+
+
+def _labels(offsets: np.ndarray, classes: np.ndarray) -> Labels:
+    return Labels(torch.from_numpy(offsets), torch.from_numpy(classes))
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
