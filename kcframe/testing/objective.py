@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 from unittest import SkipTest
 
@@ -14,7 +15,7 @@ from kcframe.engine.model import Direct, Head
 from kcframe.engine.routing import Router
 from kcframe.errors import PluginError
 from kcframe.interfaces.data import Labels
-from kcframe.interfaces.objective import BlockTargets, Objective
+from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.teacher import Teacher
@@ -127,6 +128,27 @@ class ObjectiveSuite(ModuleSuite):
                     "workers, and divided by its size by the engine (give sums, not means)",
                 )
 
+    def test_unknown_labels_are_no_negatives(self):
+        objective = self.make()
+        if not objective.handles_unknown:
+            raise SkipTest("handles_unknown = False")
+        size = SIZES[0]
+        logits, targets = draw((BATCH, size), 5), self.targets(objective, 0)
+        labelled = targets.hard.dense() > 0
+        everything = replace(targets, absent=_listed(~labelled))
+        nothing = replace(targets, absent=_listed(torch.zeros_like(labelled)))
+        plain, whole, little = (objective(logits, each) for each in (targets, everything, nothing))
+        for name, term in plain.items():
+            expect(
+                torch.allclose(term, whole[name], rtol=1e-4, atol=1e-5),
+                f"'{name}' differs between absent = None and all but the labels being absent: it is the same",
+            )
+        changed = any(not torch.equal(little[name], term) for name, term in whole.items())
+        # Where only teachers are listened to, labels make no difference at all.
+        other = objective(logits, replace(targets, hard=_listed(~labelled)))
+        looks = any(not torch.equal(other[name], term) for name, term in plain.items())
+        expect(changed or not looks, "what is neither a label nor absent counts as a negative")
+
     def test_the_temperature_may_be_scaled(self):
         objective = self.make()
         size = SIZES[0]
@@ -234,6 +256,11 @@ class _Says(Objective):
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
         pull = logits.sum() * 0
         return {k: t.detach() + pull if isinstance(t, Tensor) else t for k, t in self.terms.items()}
+
+
+def _listed(mask: Tensor) -> SparseTargets:
+    rows, columns = mask.nonzero(as_tuple=True)
+    return SparseTargets(rows, columns, torch.ones(len(rows)), tuple(mask.shape))
 
 
 def _image(targets: BlockTargets, row: int, soft: bool) -> BlockTargets:
