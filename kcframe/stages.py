@@ -246,7 +246,7 @@ def _job(
     else:
         test = source.split("test")
         test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
-        test_indices = _labelled(test_labels)
+        test_indices = _labelled(test_labels, test_absent)
     if not len(indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
     settings = Settings(EVALUATION_BATCH, world.device, source.max_bad_fraction)
@@ -275,9 +275,12 @@ def _restricted(absent: Labels | None, new_ids: Tensor) -> Labels | None:
     return None if absent is None else absent.restrict(new_ids)
 
 
-def _labelled(labels: Labels) -> Tensor:
-    """int64: the images that have a label."""
-    return (labels.offsets.diff() > 0).nonzero().flatten()
+def _labelled(labels: Labels, absent: Labels | None = None) -> Tensor:
+    """int64: the images that have a label, or something that is known to be absent."""
+    known = labels.offsets.diff()
+    if absent is not None:
+        known = known + absent.offsets.diff()
+    return (known > 0).nonzero().flatten()
 
 
 def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from kcframe.engine.metrics_log import read_metrics
@@ -18,7 +20,7 @@ from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from kcframe.stages import Stage, run_stage
-from tests.conftest import Quiet
+from tests.conftest import TINY, Quiet
 
 
 def go(path, run_dir, *overrides, watcher=None):
@@ -30,10 +32,6 @@ def go(path, run_dir, *overrides, watcher=None):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run, read by several tests."""
-    import yaml
-
-    from tests.conftest import TINY
-
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY, sort_keys=False))
@@ -347,3 +345,24 @@ def test_percentages_are_finite_or_null(finished):
         return [value] if isinstance(value, float) else []
 
     assert all(math.isfinite(n) for n in numbers(finished[2]))
+
+
+def test_a_vertical_without_test_images_has_no_figures_and_ends(tmp_path):
+    """Specialist, arms, tables and report: null where nothing can be said."""
+    for split, names in (("train", ("a/x", "a/y", "b/z", "b/w")), ("test", ("a/x", "a/y"))):
+        for name in names:
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", (9, 9), (number * 40, len(name) * 60, ord(name[-1]))).save(
+                    folder / f"{number}.png"
+                )
+    data = {"name": "image-folder", "options": {"root": str(tmp_path / "data"), "image_size": 8}}
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(TINY | {"data": data}))
+    quiet = Quiet()
+    results = run(load_recipe(str(file), installed()), RunDir(tmp_path / "run"), quiet, quiet.say)
+    assert results["specialists"]["per_vertical"]["b"]["ap"] is None
+    assert results["arms"]["student"]["per_vertical"]["b"]["ap"] is None
+    assert results["arms"]["student"]["mpvap"] == results["arms"]["student"]["per_vertical"]["a"]["ap"]
+    assert (tmp_path / "run/report.html").exists()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet
 from kcframe.run_dir import RunDir, bad_images_file
 
+TRIES = 32  # images after a bad one that are tried in its place
 SURELY = 256  # images after which more bad than good ones mean that something else is wrong
 
 
@@ -22,17 +23,19 @@ class BadImages:
         self.num_images, self.max_fraction = num_images, max_fraction
         self.reasons: dict[int, str] = {}
         self.looked = 0
+        self._met: set[int] = set()  # since this process looks: what was listed before says nothing of now
         self._listed = 0
 
     def add(self, bad: dict[int, str], looked: int) -> None:
         """bad: image -> reason, of `looked` images. DataError if there are too many by now."""
         self.reasons |= bad
+        self._met |= set(bad)
         self.looked += looked
-        hopeless = self.looked >= SURELY and 2 * len(self.reasons) > self.looked
+        hopeless = self.looked >= SURELY and 2 * len(self._met) > self.looked
         if len(self.reasons) > self.max_fraction * self.num_images or hopeless:
             first = next(iter(self.reasons.values()), "")
             raise DataError(
-                f"{len(self.reasons):,} of {min(self.looked, self.num_images):,} images looked at cannot be "
+                f"{len(self.reasons):,} images, {len(self._met):,} of the last {self.looked:,}, cannot be "
                 f"used; data.options.max_bad_fraction: {self.max_fraction:g} allows "
                 f"{int(self.max_fraction * self.num_images):,} of the {self.num_images:,}; the first: {first}"
             )
@@ -56,23 +59,31 @@ class BadImages:
             self._listed = len(self.reasons)
 
 
-def load_in_full(images: ImageSet, indices: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """A training batch in which images that cannot be read are replaced by others of the batch, in turn, so
-    that every step is equally large.
+def load_in_full(
+    images: ImageSet, indices: Tensor, order: Tensor, keys: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """Training pictures in which one that cannot be read is replaced by the next of the epoch that can: every
+    step is equally large, and what stands for what does not depend on the number of workers.
 
-    Returns pictures [B, C, H, W], the images that they are int64 [B], and image -> reason for those replaced.
-    Raises DataError if none of the batch can be read.
+    order: int64 [n], the epoch's. keys: what gives images their randomness. Returns pictures [B, C, H, W],
+    the images that they are int64 [B], and image -> reason for those that cannot be read. Raises DataError if
+    TRIES images in a row cannot be.
     """
-    pictures, bad = images.load_readable(indices, keys)
-    if not bad:
-        return pictures, indices, {}
-    good = [row for row in range(len(indices)) if row not in bad]
-    if not good:
-        raise DataError(
-            f"none of the {len(indices)} images of a batch can be used; the first: {next(iter(bad.values()))}"
-        )
-    stands_for = torch.arange(len(indices))
-    for turn, row in enumerate(sorted(bad)):
-        stands_for[row] = good[turn % len(good)]
-    reasons = {int(indices[row]): reason for row, reason in bad.items()}
-    return pictures[stands_for], indices[stands_for], reasons
+    pictures, found = images.load_readable(indices, keys(indices))
+    bad = {int(indices[row]): reason for row, reason in found.items()}
+    if found:
+        pictures, indices = pictures.clone(), indices.clone()
+    for row in found:
+        place = int((order == indices[row]).nonzero()[0])
+        for step in range(1, min(TRIES, len(order))):
+            other = order[(place + step) % len(order)].view(1)
+            if int(other) in bad:
+                continue
+            picture, why = images.load_readable(other, keys(other))
+            if not why:
+                pictures[row], indices[row] = picture[0], other[0]
+                break
+            bad[int(other)] = why[0]
+        else:
+            raise DataError(f"no image near this one can be used either: {found[row]}")
+    return pictures, indices, bad

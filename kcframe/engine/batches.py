@@ -53,11 +53,14 @@ class Plan:
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
-        keys, bad = image_keys(self.seed, epoch, indices), {}
+        bad: dict[int, str] = {}
         if self.skips:
-            images, indices, bad = load_in_full(self.images, indices, keys)
+            order = self.sampler.order(epoch)
+            images, indices, bad = load_in_full(
+                self.images, indices, order, lambda some: image_keys(self.seed, epoch, some)
+            )
         else:
-            images = self.images.load(indices, keys)
+            images = self.images.load(indices, image_keys(self.seed, epoch, indices))
         absent = None if self.absent is None else self.absent.take(indices)
         return Batch(images, self.labels.take(indices), whole, bad, absent)
 

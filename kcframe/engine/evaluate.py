@@ -254,8 +254,10 @@ def _confusion(predicted: Tensor, members: list[Tensor], taxonomy: Taxonomy) -> 
     return rows
 
 
-def _variety(shared: Tensor) -> tuple[float | None, float]:
+def _variety(shared: Tensor) -> tuple[float | None, float | None]:
     """(effective rank, percent of units that are constant) of features [n, D']; no rank if not finite."""
+    if not len(shared):
+        return None, None
     constant = 100.0 * float((shared.amax(0) == shared.amin(0)).float().mean())
     # Through the Gram matrix of at most SPREAD images: tr(C^2) without the [D', D'] covariance.
     some = shared[:: math.ceil(len(shared) / SPREAD)].double()

@@ -158,11 +158,12 @@ class Trainer:
                 self._note("evaluation", self.step // per_epoch, found.summary())
             stop = self.world.any(self.should_stop())
             due = train.checkpoint_every and self.step % train.checkpoint_every == 0
+            if end_of_epoch or due or stop:
+                # Before the checkpoint: what it has passed is listed.
+                self.bad.write(self.run_dir, job.folder, world.rank)
             if self.world.rank == 0 and (end_of_epoch or due or stop):
                 self.log.flush()
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
-            if end_of_epoch or due or stop:
-                self.bad.write(self.run_dir, job.folder, world.rank)
             if stop and self.step < self.num_steps:
                 raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
         if self.world.rank:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -41,12 +42,18 @@ EVERY_FORMAT = formats_of(ENDINGS)
 
 
 def decode(
-    data: bytes, formats: Sequence[str], mode: str, side: int, max_pixels: int | None = None
+    data: bytes,
+    formats: Sequence[str],
+    mode: str,
+    side: int,
+    max_pixels: int | None = None,
+    turn: Image.Transpose | Literal["exif"] | None = "exif",
 ) -> Image.Image:
     """A file's (first) picture, upright, in 'L' or 'RGB', what is transparent in it over white.
 
     side: JPEGs far larger than this are decoded at a fraction of their size, no smaller than this.
-    max_pixels: that may be decoded; None: as many as Pillow thinks safe.
+    max_pixels: that may be decoded; None: as many as Pillow thinks safe. turn: what makes it upright, where
+    somebody knows better than its EXIF data.
     Raises ValueError or whatever Pillow raises, with the reason.
     """
     if not data:
@@ -61,13 +68,16 @@ def decode(
         raise ValueError(f"{width}x{height} pixels are more than the {safe:,} that are thought safe")
     scale = side / min(width, height)
     image.draft(mode, (math.ceil(width * scale), math.ceil(height * scale)))
-    return upright(image, mode)
+    return upright(image, mode, turn)
 
 
-def upright(image: Image.Image, mode: str) -> Image.Image:
+def upright(
+    image: Image.Image, mode: str, turn: Image.Transpose | Literal["exif"] | None = "exif"
+) -> Image.Image:
     """A picture that Pillow has opened, upright, in 'L' or 'RGB', what is transparent in it over white."""
     image.load()
-    turn = _turn(image)
+    if turn == "exif":
+        turn = _turn(image)
     image = _to_mode(image, mode)
     return image if turn is None else image.transpose(turn)
 

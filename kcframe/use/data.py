@@ -65,9 +65,9 @@ def find_pictures(
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
     images = source.split(split or "test")
     labels, unknown, new_ids = _renamed(images.labels, source.taxonomy, taxonomy)
-    found = _labelled(f"{name}, {split or 'test'}", images, labels, unknown)
     absent = None if images.absent is None else images.absent.restrict(new_ids)
-    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction, absent=absent)
+    found = _labelled(f"{name}, {split or 'test'}", images, labels, unknown, absent)
+    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction)
 
 
 def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
@@ -122,9 +122,11 @@ def _labelled(
     images: ImageSet,
     labels: Labels,
     unknown: tuple[str, ...] = (),
+    absent: Labels | None = None,
 ) -> Pictures:
-    indices = (labels.offsets.diff() > 0).nonzero().flatten()
+    known = labels.offsets.diff() + (0 if absent is None else absent.offsets.diff())
+    indices = (known > 0).nonzero().flatten()
     if not len(indices):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")
-    return Pictures(name, images, labels, indices, unknown)
+    return Pictures(name, images, labels, indices, unknown, absent=absent)

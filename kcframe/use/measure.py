@@ -129,7 +129,9 @@ def measure_specialists(
         new_ids = torch.full((taxonomy.num_classes,), -1)
         new_ids[own] = torch.arange(len(own))
         labels = pictures.labels.restrict(new_ids)
-        indices = (labels.offsets.diff() > 0).nonzero().flatten()
+        own_absent = None if pictures.absent is None else pictures.absent.restrict(new_ids)
+        known = labels.offsets.diff() + (0 if own_absent is None else own_absent.offsets.diff())
+        indices = (known > 0).nonzero().flatten()
         if not len(indices):
             continue
         alone = evaluate(
@@ -139,7 +141,7 @@ def measure_specialists(
             indices,
             taxonomy.only(vertical),
             settings,
-            None if pictures.absent is None else pictures.absent.restrict(new_ids).take(indices),
+            None if own_absent is None else own_absent.take(indices),
         )
         found.append({**alone.summary(), "parameters": count_parameters(network)})
     return united(found) if found else None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
+import http.server
 import json
 import random
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from pydantic import ValidationError
 
 from kcframe.assemble import construct
 from kcframe.builtin.data.open_images import index as indexing
+from kcframe.builtin.data.open_images.index import image_name
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.errors import DataError
 from kcframe.recipe.schema import PluginRef
@@ -86,7 +91,8 @@ def labels_of(found, split="train"):
     """Image id -> names."""
     images, taxonomy = found.split(split), found.taxonomy
     return {
-        images.index.name(i): {taxonomy.classes[c] for c in images.labels.of(i)} for i in range(len(images))
+        image_name(images.ids, i): {taxonomy.classes[c] for c in images.labels.of(i)}
+        for i in range(len(images))
     }
 
 
@@ -145,6 +151,9 @@ def test_no_rest_and_trainable_classes_only(tree):
     (tree / "classes-trainable.txt").write_text(f"{MIDS['tortoise']}\n{MIDS['wine']}\n")
     found = source(tree, trainable_only=True)
     assert set(found.taxonomy.classes) == {"tortoise", "turtle", "animal", "wine", "drink"}
+    # A sparrow is a bird, also where sparrows are no class.
+    (tree / "classes-trainable.txt").write_text(f"{MIDS['bird']}\n")
+    assert labels_of(source(tree, trainable_only=True))[image_id(2)] == {"bird", "animal"}
 
 
 def test_a_taxonomy_of_ones_own_by_name_or_mid(tree, tmp_path):
@@ -157,7 +166,7 @@ def test_a_taxonomy_of_ones_own_by_name_or_mid(tree, tmp_path):
     assert labels_of(found)[image_id(2)] == {"taxi", "sparrow"}
     assert labels_of(found)[image_id(3)] == {"wine", "drink"}
     (tmp_path / "t.csv").write_text("class,vertical\ntaxy,moving\n")
-    with pytest.raises(DataError, match="'taxy' is no class of class-descriptions.csv; did you mean 'taxi'?"):
+    with pytest.raises(DataError, match="'taxy' is no class of class-desc.*; did you mean 'taxi'?"):
         source(tree, verticals=str(tmp_path / "t.csv")).taxonomy  # noqa: B018 - built when asked
 
 
@@ -171,6 +180,28 @@ def test_descriptions_may_have_a_header_quotes_and_twins(tree):
     write_labels(tree / "validation-annotations-human-imagelabels.csv", [(image_id(9), "/m/2", 1)])
     names = set().union(*labels_of(source(tree)).values())
     assert names == {'Fiat 500 "topolino"', "organ (/m/2)", "organ (/m/3)", "a, b"}
+
+
+def test_capitals_count_where_nothing_else_tells_two_names_apart(tree, tmp_path):
+    (tree / "class-descriptions.csv").write_text("/m/1,Crane\n/m/2,crane\n/m/3,Heron\n")
+    write_labels(
+        tree / "train-annotations-human-imagelabels.csv", [(image_id(n), f"/m/{n}", 1) for n in (1, 2, 3)]
+    )
+    write_labels(tree / "validation-annotations-human-imagelabels.csv", [(image_id(9), "/m/2", 1)])
+    (tmp_path / "t.csv").write_text("class,vertical\nCrane,machines\ncrane,birds\nheron,birds\n")
+    found = source(tree, verticals=str(tmp_path / "t.csv"))
+    assert labels_of(found) == {image_id(1): {"Crane"}, image_id(2): {"crane"}, image_id(3): {"Heron"}}
+    (tmp_path / "t.csv").write_text("class,vertical\nCRANE,machines\n")
+    with pytest.raises(DataError, match="'CRANE' is no class .* or two are called so"):
+        source(tree, verticals=str(tmp_path / "t.csv")).taxonomy  # noqa: B018 - built when asked
+
+
+def test_a_rest_that_is_called_like_a_vertical(tree):
+    found = source(tree, rest="animal")
+    assert "traditional sport" in labels_of(found)[image_id(4)]
+    labels = found.split("train").labels
+    for image in range(len(labels)):
+        assert labels.of(image) == sorted(labels.of(image))
 
 
 def test_the_published_hierarchy_has_mids_and_parts(tree):
@@ -288,13 +319,14 @@ def test_absent_labels_are_those_of_a_slow_reading(tree, rows):
         for ancestor in taxonomy.ancestors(class_id):
             below[taxonomy.classes[ancestor]].add(name)
     present = labels_of(found)
-    expected = {image: set() for image in present}
+    expected: dict[str, set[str]] = {image: set() for image in present}
     for number, mid, confidence in rows:
         name = names.get(mid)
-        if float(confidence) == 0 and name in below and image_id(number) in expected:
-            expected[image_id(number)] |= below[name]
+        if float(confidence) == 0 and mid in names:
+            assert image_id(number) in present  # also where it has no label at all
+            expected[image_id(number)] |= below.get(name, set())
     for place in range(len(images)):
-        image = images.index.name(place)
+        image = image_name(images.ids, place)
         ours = [taxonomy.classes[c] for c in images.absent.of(place)]
         assert set(ours) == expected[image] - present[image]
         assert len(ours) == len(set(ours))
@@ -306,6 +338,12 @@ def test_nobody_asks_for_absent_labels_by_default(tree, tmp_path):
     for _ in range(2):
         absent = source(tree, unknown="ignore", cache=kept).split("train").absent
         assert len(absent.classes) == 1
+        (gone,) = (i for i in range(len(absent)) if absent.of(i))
+        assert gone == next(
+            i
+            for i, name in enumerate(sorted([image_id(1), image_id(2), image_id(3), image_id(4)]))
+            if name == image_id(2)
+        )
     assert source(tree, cache=kept).split("train").absent is None
 
 
@@ -351,16 +389,103 @@ def test_the_rotation_column_makes_pictures_upright(tree):
     assert (loaded[:, :, :, 5:] < 0.1).all()
 
 
+def test_the_table_knows_better_than_the_file(tree):
+    """Both say how a picture was held: it is turned once."""
+    (tree / "train-images-with-labels-with-rotation.csv").write_text(
+        f"ImageID,Subset,Rotation\n{image_id(1)},train,270.0\n{image_id(2)},train,\n{image_id(3)},train,0\n"
+    )
+    (tree / "train").mkdir()
+    upright = np.zeros((40, 40), np.uint8)
+    upright[:20, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270 degrees counterclockwise
+    stored = np.rot90(upright, -3)
+    for number, pixels in ((1, stored), (2, stored), (3, upright)):
+        Image.fromarray(pixels).save(tree / f"train/{image_id(number)}.png", exif=exif)
+    images = source(tree, image_size=8).split("train")
+    order = {image_name(images.ids, i): i for i in range(len(images))}
+    loaded = images.load(torch.tensor([order[image_id(n)] for n in (1, 2, 3)]), None)
+    assert (loaded[:, :, :3, :3] > 0.9).all()
+    assert (loaded[:, :, 5:, :] < 0.1).all()
+
+
+def test_addresses_are_shown_without_their_secrets(tree):
+    images = source(tree, images="https://me:secret@host/{split}/{id}.jpg?token=hidden").split("train")
+    assert images.name(0).startswith("https://host/train/")
+    assert "secret" not in images.name(0)
+    assert "hidden" not in images.name(0)
+    assert images.path(0).startswith("https://me:secret@host/train/")
+
+
 def test_a_missing_picture_is_named_and_skipped(tree):
     (tree / "train").mkdir()
     for number in (1, 2, 4):
         Image.new("RGB", (9, 9), (200, 0, 0)).save(tree / f"train/{image_id(number)}.png")
     images = source(tree, image_size=8).split("train")
-    order = {images.index.name(i): i for i in range(4)}
+    order = {image_name(images.ids, i): i for i in range(4)}
     pictures, bad = images.load_readable(torch.tensor([order[image_id(n)] for n in (1, 2, 3, 4)]), None)
     assert list(bad) == [2]
     assert bad[2] == f"{tree}/train/{image_id(3)}.png: no such file (any more), or a link to none"
     assert pictures[0].mean() > 0
+
+
+# -- on the web ------------------------------------------------------------------------------------
+
+
+class Web(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, some of which fail once or twice before they come, or are cut in the middle."""
+
+    fails: ClassVar[dict[str, list[int]]] = {}
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        left = self.fails.get(self.path.rpartition("/")[2], [])
+        if not left:
+            super().do_GET()
+            return
+        status = left.pop()
+        if status != 200:
+            self.send_error(status)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        self.wfile.write(b"ImageID,Source,LabelName,Confidence\n")
+        self.connection.close()
+
+
+@pytest.fixture
+def web(tree):
+    handler = functools.partial(Web, directory=str(tree))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    Web.fails = {}
+    server.shutdown()
+    server.server_close()
+
+
+def test_metadata_on_the_web_that_fails_now_and_then(tree, web):
+    (tree / "train-images-with-labels-with-rotation.csv").write_text(
+        f"ImageID,Subset,Rotation\n{image_id(1)},train,90.0\n"
+    )
+    expected = source(tree)
+    Web.fails = {
+        "train-images-with-labels-with-rotation.csv": [503],
+        "train-annotations-human-imagelabels.csv": [200, 200],
+        "class-descriptions.csv": [500],
+    }
+    found = source(web, images=str(tree) + "/{split}/{id}.png")
+    assert labels_of(found) == labels_of(expected)
+    assert found.split("train").turns.tolist() == expected.split("train").turns.tolist()
+    assert not any(Web.fails.values())
+
+
+def test_what_is_not_on_the_web_is_said(tree, web):
+    with pytest.raises(DataError, match="no labels of split 'vaildation': looked for vaildation-annot"):
+        source(web, images="x/{id}", test_split="vaildation").taxonomy  # noqa: B018 - built when asked
 
 
 # -- cache -----------------------------------------------------------------------------------------
@@ -402,6 +527,10 @@ def test_a_cache_that_cannot_be_written_is_said(tree, tmp_path):
         (lambda t: (t / "bbox_hierarchy.json").write_text("{\n]"), "bbox_hierarchy.json: line 2: "),
         (lambda t: (t / "bbox_hierarchy.json").write_text("[1]"), 'should be {"LabelName": MID'),
         (lambda t: (t / "class-descriptions.csv").write_text("/m/1,a\nb\n"), "line 2: should be MID,desc"),
+        (lambda t: (t / "class-descriptions.csv").write_text('/m/1,"a\n' + "x" * 200_000),
+         "class-descriptions.csv: line .*: field larger than field limit.*is a quote left open"),
+        (lambda t: (t / "bbox_hierarchy.json").write_text('{"LabelName": "x", "Subcategory": null}'),
+         "its Subcategory should be a list"),
         (lambda t: (t / "class-descriptions.csv").write_bytes(b"/m/1,a\n/m/2,\xff\n"), "line 2: not UTF-8"),
         (lambda t: write_labels(t / "train-annotations-human-imagelabels.csv", [("xyz", MIDS["taxi"], 1)]),
          "ImageID 'xyz' is not 16 hexadecimal digits"),
@@ -430,6 +559,14 @@ def test_wrong_files_are_named(tree, change, said):
 def test_wrong_places_are_named(tmp_path):
     with pytest.raises(DataError, match="no folder '.*nowhere'"):
         source(tmp_path / "nowhere").taxonomy  # noqa: B018 - built when asked
+    for wrong, said in (
+        ({"test_split": "train"}, "are both 'train': no picture may be in both"),
+        ({"labels": {"test": ("mine.csv",)}}, "'test' should be one of .'train', 'validation'"),
+        ({"labels": {"train": ()}}, "'train' should be one of .*, with a file at least"),
+        ({"cache": "s3://bucket/cache"}, "the cache is a folder of this machine"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            OpenImagesOptions(metadata="x", **wrong)
     with pytest.raises(ValidationError, match="should have {id} in it"):
         OpenImagesOptions(metadata="x", images="s3://bucket/{split}/1.jpg")
     with pytest.raises(ValidationError, match="should have {id} in it"):

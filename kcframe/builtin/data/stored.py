@@ -23,6 +23,8 @@ from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.interfaces.transform import Transform
 from kcframe.storage import HOPELESS, PAUSES, patiently
 
+CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
+
 Augmentation = Literal["crop-flip", "crop", "none"]
 
 
@@ -56,9 +58,9 @@ class StoredPictures(ImageSet):
     def path(self, index: int) -> str:
         """An image's path in the storage."""
 
-    def turn(self, index: int) -> Image.Transpose | None:
-        """What makes an image upright beyond what its file says of itself."""
-        return None
+    def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
+        """What makes an image upright; 'exif': what its file says of itself."""
+        return "exif"
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_process": None}
@@ -104,19 +106,27 @@ class StoredPictures(ImageSet):
         except FileNotFoundError:
             return f"{self.name(index)}: no such file (any more), or a link to none"
         except HOPELESS as error:
+            if (code := _credentials(error)) is not None:
+                raise StorageError(f"{self.name(index)}: the credentials are refused: {code}") from None
             return f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
         except Exception as error:  # each storage raises its own
             raise StorageError(
                 f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
             ) from None
         try:
-            image = decode(data, self.formats, self.transform.mode, 2 * self.transform.image_size)
+            side, turn = 2 * self.transform.image_size, self.turn(index)
+            image = decode(data, self.formats, self.transform.mode, side, turn=turn)
         except Exception as error:  # damaged pictures fail in many ways
             return f"{self.name(index)}: cannot be decoded: {str(error) or type(error).__name__}"
-        if (turn := self.turn(index)) is not None:
-            image = image.transpose(turn)
         if draws is None:
             return self.transform.pixels(image)
         pixels = self.transform.pixels(image, random_box(image.size, draws[1:].reshape(TRIES, 4)))
         mirrored = self.augmentation == "crop-flip" and draws[0] < 0.5
         return pixels[:, ::-1] if mirrored else pixels
+
+
+def _credentials(error: Exception) -> str | None:
+    """S3's code, if this is about who asks and not about what was asked for."""
+    told = getattr(error.__cause__, "response", None)
+    code = told.get("Error", {}).get("Code") if isinstance(told, dict) else None
+    return code if code in CREDENTIALS else None

@@ -25,19 +25,19 @@ class _TaxonomyFile(PluginOptions):
     parents: dict[Name, list[Name]] = Field(default_factory=dict)
 
 
-def read_taxonomy(url: str) -> Taxonomy:
+def read_taxonomy(url: str, option: str = "data.options.taxonomy") -> Taxonomy:
     """A CSV or JSON taxonomy file, told apart by their first character.
 
     CSV: header class,vertical[,parents]; a row for each vertical that a class stands in; `;` between
     parents. JSON: {"verticals": {name: [classes]}, "parents": {class: [classes]}} or `Taxonomy.to_json`.
-    Names are brought to NFC, as folders' names are. Raises DataError, naming the file, the line where it
-    can, and what is wrong.
+    Names are brought to NFC, as folders' names are. option: that names the file. Raises DataError, naming the
+    file, the line where it can, and what is wrong.
     """
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        raise DataError(f"data.options.taxonomy: no file '{url}'") from None
+        raise DataError(f"{option}: no file '{url}'") from None
     except Exception as error:  # each storage raises its own
         raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
     try:

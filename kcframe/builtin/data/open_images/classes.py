@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from kcframe.builtin.data.open_images.files import Node
 from kcframe.errors import DataError, did_you_mean
@@ -18,12 +18,12 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
     names: MID -> name. The root itself is no class. A node that `names` does not know (the published files
     have such) is no class either: its kinds belong to the next node above.
     """
-    by_name = {name.casefold(): mid for mid, name in names.items()}
+    find = _finder(names)
 
     def mid_of(node: Node) -> str | None:
-        return node.name if node.name in names else by_name.get(node.name.casefold())
+        return find(node.name)
 
-    verticals: dict[str, list[str]] = {}
+    verticals: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
 
     def walk(node: Node, above: str | None, members: dict[str, None]) -> None:
@@ -40,21 +40,39 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
         walk(top, None, members)
         if top.kinds and members:
             mid = mid_of(top)
-            verticals[names[mid] if mid else top.name] = list(members)
-    return verticals, {child: list(above) for child, above in parents.items()}
+            # Two tops of one name are one vertical.
+            verticals.setdefault(names[mid] if mid else top.name, {}).update(members)
+    return {name: list(members) for name, members in verticals.items()}, {
+        child: list(above) for child, above in parents.items()
+    }
+
+
+def _finder(names: Mapping[str, str]) -> Callable[[str], str | None]:
+    """A MID or a class's name -> its MID; capitals count only where two names differ in nothing else."""
+    exact = {name: mid for mid, name in names.items()}
+    folded: dict[str, list[str]] = {}
+    for mid, name in names.items():
+        folded.setdefault(name.casefold(), []).append(mid)
+
+    def find(name: str) -> str | None:
+        if name in names:
+            return name
+        alike = folded.get(name.casefold(), [])
+        return exact.get(name) or (alike[0] if len(alike) == 1 else None)
+
+    return find
 
 
 def groups_of_taxonomy(given: Taxonomy, names: Mapping[str, str], source: str) -> Groups:
     """A user's taxonomy, whose classes are MIDs or names. DataError if one is neither."""
-    by_name = {name.casefold(): mid for mid, name in names.items()}
+    find = _finder(names)
 
     def mid_of(name: str) -> str:
-        if name in names:
-            return name
-        if name.casefold() in by_name:
-            return by_name[name.casefold()]
+        if (mid := find(name)) is not None:
+            return mid
         raise DataError(
-            f"{source}: '{name}' is no class of class-descriptions.csv; {did_you_mean(name, by_name)}"
+            f"{source}: '{name}' is no class of class-descriptions.csv, or two are called so; "
+            f"{did_you_mean(name, names.values())}"
         )
 
     verticals = {

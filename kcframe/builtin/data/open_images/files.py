@@ -9,8 +9,9 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -35,6 +36,8 @@ HUMAN = (
 IMAGES = (
     "{split}-images-with-labels-with-rotation.csv",
     "{split}/{split}-images-with-labels-with-rotation.csv",
+    "{split}/{split}-images-boxable-with-rotation.csv",
+    "{split}-image_ids_and_rotation.csv",
     "{split}-images-boxable-with-rotation.csv",
     "oidv6-{split}-images-with-labels-with-rotation.csv",
     "{split}/images.csv",
@@ -44,21 +47,32 @@ Storage = tuple[fsspec.AbstractFileSystem, str]
 """A filesystem and a folder in it."""
 
 
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: without user, password and query."""
+    if not url.startswith(("http://", "https://")):
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 class Metadata:
     """The folder of metadata."""
 
     def __init__(self, url: str, storage_options: dict[str, Any]):
-        self.url = url.rstrip("/")
+        self.url = without_secrets(url).rstrip("/")
+        self.web = url.startswith(("http://", "https://"))
         try:
             self.storage, folder = fsspec.url_to_fs(url, **storage_options)
         except (ImportError, ValueError) as error:
-            raise DataError(f"data.options.metadata: {url}: {error}") from None
+            raise DataError(f"data.options.metadata: {self.url}: {error}") from None
         self.folder = folder.rstrip("/")
 
     def find(self, names: Sequence[str], **values: str) -> str | None:
         """The first of `names` that is there, or None."""
+        # On the web anything but "not found" is no answer; other storages raise by themselves.
+        strict = {"strict": True} if self.web else {}
         for name in (name.format(**values) for name in names):
-            if self._ask(lambda name=name: self.storage.exists(f"{self.folder}/{name}"), name):
+            if self._ask(lambda name=name: self.storage.exists(f"{self.folder}/{name}", **strict), name):
                 return name
         return None
 
@@ -66,12 +80,12 @@ class Metadata:
         """As `find`; DataError, saying what is there instead, if there is none."""
         if (found := self.find(names, **values)) is not None:
             return found
-        listed = self._ask(lambda: self._listed(), "")
-        wanted = names[0].format(**values)
-        raise DataError(
-            f"{self.url}: no {what}: looked for {', '.join(name.format(**values) for name in names)}; "
-            f"{did_you_mean(wanted, listed)}"
-        )
+        looked = ", ".join(name.format(**values) for name in names)
+        said = f"{self.url}: no {what}: looked for {looked}"
+        if self.web:  # which lists no folders
+            raise DataError(said)
+        listed = self._ask(self._listed, "")
+        raise DataError(f"{said}; {did_you_mean(names[0].format(**values), listed)}")
 
     def _listed(self) -> list[str]:
         if not self.storage.isdir(self.folder):
@@ -113,7 +127,7 @@ def read_descriptions(metadata: Metadata) -> dict[str, str]:
     name = metadata.need("class descriptions", DESCRIPTIONS)
     found: dict[str, str] = {}
     reader = csv.reader(io.StringIO(metadata.read(name)))
-    for row in reader:
+    for row in _rows(reader, f"{metadata.url}/{name}"):
         if not row or row == ["LabelName", "DisplayName"]:
             continue
         if len(row) != 2 or not row[0].startswith("/"):
@@ -126,6 +140,13 @@ def read_descriptions(metadata: Metadata) -> dict[str, str]:
     for text in found.values():
         times[text] = times.get(text, 0) + 1
     return {mid: text if times[text] == 1 else f"{text} ({mid})" for mid, text in found.items()}
+
+
+def _rows(reader: Any, where: str) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{where}: line {reader.line_num}: {error}; is a quote left open?") from None
 
 
 def read_trainable(metadata: Metadata) -> list[str]:
@@ -143,6 +164,8 @@ class Node:
             raise DataError(f'{where}: should be {{"LabelName": MID, "Subcategory": [...]}}')
         self.name = name
         kinds = given.get("Subcategory", given.get("children", []))
+        if not isinstance(kinds, list):
+            raise DataError(f"{where}.{name}: its Subcategory should be a list")
         self.kinds = [Node(each, f"{where}.{name}") for each in kinds]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from safetensors.numpy import load_file, save_file
 
 from kcframe.builtin.data.open_images.files import Metadata
 from kcframe.errors import DataError
+from kcframe.storage import PAUSES_AT_FIRST, patiently
 
-FORMAT = "1"  # of the cached files
+NOT_SAID = 4  # instead of a number of quarter turns
+FORMAT = "2"  # of the cached files
 BLOCK = 2**24  # bytes of a table that are looked at together
 IMAGES_AT_ONCE = 1_000_000  # whose labels get their ancestors together
 DIGITS = np.full(256, 255, np.uint8)
@@ -34,8 +37,8 @@ DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 class Index:
     """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
     `classes[offsets[i]:offsets[i+1]]`, ascending, each once, with ancestors; places among the MIDs.
-    turns: uint8 [n], quarter turns counterclockwise that make it upright. absent_offsets, absent: likewise
-    the classes that are verified absent, with all their kinds; None where nobody asked for them."""
+    turns: uint8 [n], quarter turns counterclockwise that make it upright, or NOT_SAID. absent_offsets,
+    absent: likewise the classes that are verified absent, with all their kinds; None if nobody asks."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -44,9 +47,10 @@ class Index:
     absent_offsets: np.ndarray | None = None
     absent: np.ndarray | None = None
 
-    def name(self, image: int) -> str:
-        """An image's id as Open Images writes it."""
-        return f"{int(self.ids[image]):016x}"
+
+def image_name(ids: np.ndarray, image: int) -> str:
+    """An image's id as Open Images writes it."""
+    return f"{int(ids[image]):016x}"
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
     path = Path(folder).expanduser() / "open-images" / f"{tables.fingerprint()}.safetensors"
     try:
         return Index(**load_file(path))
-    except (FileNotFoundError, SafetensorError, TypeError):
+    except (OSError, SafetensorError, TypeError):
         pass  # not there yet, or damaged: made anew
     index = build_index(tables)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -89,8 +93,11 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"data.options.cache: {path}: cannot be written: {error.strerror}") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"data.options.cache: {path}: cannot be written: {reason}; give another folder, or null for none"
+        ) from None
     return index
 
 
@@ -103,33 +110,52 @@ def build_index(tables: Tables) -> Index:
     columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
     present, absent = _Rows(), _Rows()
     for file in tables.files:
-        for batch in _table(metadata, file, columns):
-            place = pc.index_in(batch["LabelName"], value_set=known)
-            sure = pc.greater_equal(batch["Confidence"], least)
-            present.add(batch["ImageID"], place, sure, metadata, file)
-            if tables.with_absent:
-                absent.add(batch["ImageID"], place, pc.equal(batch["Confidence"], 0), metadata, file)
+
+        def read(file: str = file) -> None:
+            present.back_to(file)
+            absent.back_to(file)
+            for batch in _table(metadata, file, columns):
+                place = pc.index_in(batch["LabelName"], value_set=known)
+                sure = pc.greater_equal(batch["Confidence"], least)
+                present.add(batch["ImageID"], place, sure, metadata, file)
+                if tables.with_absent:
+                    absent.add(batch["ImageID"], place, pc.equal(batch["Confidence"], 0), metadata, file)
+
+        _patiently(read, metadata, file)
     every, labels = present.sorted()
     if not len(every):
         raise DataError(
             f"{metadata.url}: no label in {', '.join(tables.files)} is of a known class with a confidence of "
             f"{tables.min_confidence} or more"
         )
-    starts = np.flatnonzero(np.r_[True, every[1:] != every[:-1]])
-    offsets, found = np.r_[starts, len(every)].astype(np.int64), every[starts]
-    del every
-    turns = np.zeros(len(found), np.uint8)
+    gone, gone_labels = absent.sorted()
+    found = np.union1d(every, gone)
+    offsets, gone_offsets = (_offsets(found, ids) for ids in (every, gone))
+    del every, gone
+    turns = np.full(len(found), NOT_SAID, np.uint8)
     if tables.images is not None:
-        _add_turns(turns, found, metadata, tables.images)
+        _patiently(lambda: _add_turns(turns, found, metadata, tables.images), metadata, tables.images)
     offsets, classes = _expanded(offsets, labels, tables.above)
     if not tables.with_absent:
         return Index(found, offsets, classes, turns)
-    ids, labels = absent.sorted()
-    places = np.searchsorted(found, ids).clip(0, len(found) - 1)
-    known_image = found[places] == ids
-    counts = np.bincount(places[known_image], minlength=len(found))
-    ends, kinds = _expanded(np.r_[0, np.cumsum(counts)], labels[known_image], _turned_round(tables.above))
+    ends, kinds = _expanded(gone_offsets, gone_labels, _turned_round(tables.above))
     return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, len(tables.mids)))
+
+
+def _offsets(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """int64 [n+1]: where each image's rows begin in ascending `ids`, all of which are among `found`."""
+    return np.r_[np.searchsorted(ids, found), len(ids)].astype(np.int64)
+
+
+def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
+    """Read a table, from its beginning again where the connection is lost. DataError, naming it, if that does
+    not help."""
+    try:
+        patiently(read, PAUSES_AT_FIRST if "://" in metadata.url else ())
+    except DataError:
+        raise
+    except Exception as error:  # each storage raises its own
+        raise DataError(f"{metadata.url}/{file}: cannot be read: {type(error).__name__}: {error}") from None
 
 
 class _Rows:
@@ -137,6 +163,12 @@ class _Rows:
 
     def __init__(self) -> None:
         self.ids, self.classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        self._before: dict[str, int] = {}
+
+    def back_to(self, file: str) -> None:
+        """Forget what has come since this was first said of a file."""
+        length = self._before.setdefault(file, len(self.ids))
+        del self.ids[length:], self.classes[length:]
 
     def add(self, ids: pa.Array, place: pa.Array, wanted: pa.Array, metadata: Metadata, file: str) -> None:
         """Those that are wanted and have a place."""
@@ -206,10 +238,9 @@ def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str
     for batch in _table(metadata, file, columns, optional=("Rotation",)):
         if "Rotation" not in batch.schema.names:
             return  # V3 knows of none
-        degrees = pc.fill_null(batch["Rotation"], 0)
-        turned = pc.not_equal(degrees, 0)
-        numbers = _numbers(pc.filter(batch["ImageID"], turned), metadata, file)
-        quarter = pc.filter(degrees, turned).to_numpy(zero_copy_only=False) / 90
+        said = pc.is_valid(batch["Rotation"])
+        numbers = _numbers(pc.filter(batch["ImageID"], said), metadata, file)
+        quarter = pc.filter(batch["Rotation"], said).to_numpy(zero_copy_only=False) / 90
         places = np.searchsorted(ids, numbers).clip(0, len(ids) - 1)
         known = ids[places] == numbers
         turns[places[known]] = quarter[known].astype(np.int64) % 4
@@ -221,23 +252,20 @@ def _table(
     """A table's columns, a part at a time. DataError, naming the file, if they are not in it."""
     where = f"{metadata.url}/{file}"
     with metadata.open(file) as stream:
-        header = stream.readline().decode("utf-8", "replace").strip().split(",")
+        header = stream.readline().decode("utf-8-sig", "replace").strip().split(",")
         missing = [name for name in columns if name not in header]
         if wrong := [name for name in missing if name not in optional]:
             raise DataError(f"{where}: no column '{wrong[0]}': its first line is {','.join(header)[:120]}")
         there = {name: kind for name, kind in columns.items() if name not in missing}
         try:
-            reader = pacsv.open_csv(
+            yield from pacsv.open_csv(
                 stream,
                 pacsv.ReadOptions(block_size=BLOCK, column_names=header),
                 convert_options=pacsv.ConvertOptions(column_types=there, include_columns=list(there)),
             )
-            yield from reader
         except pa.ArrowInvalid as error:
             if "Empty CSV" not in str(error):
                 raise DataError(f"{where}: {error}") from None
-        except OSError as error:
-            raise DataError(f"{where}: cannot be read: {error}") from None
 
 
 def _numbers(ids: pa.Array, metadata: Metadata, file: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from kcframe.interfaces.options import PluginOptions
 
@@ -63,6 +63,25 @@ class OpenImagesOptions(PluginOptions):
     cache: str | None = Field(
         "~/.cache/kcframe", description="folder of this machine that keeps what was made of the label files"
     )
+
+    @model_validator(mode="after")
+    def _two_splits(self) -> OpenImagesOptions:
+        splits = {self.train_split, self.test_split}
+        if len(splits) == 1:
+            raise ValueError(
+                f"train_split and test_split are both '{self.train_split}': no picture may be in both"
+            )
+        for split, files in self.labels.items():
+            if split not in splits or not files:
+                raise ValueError(f"labels: '{split}' should be one of {sorted(splits)}, with a file at least")
+        return self
+
+    @field_validator("cache")
+    @classmethod
+    def _of_this_machine(cls, cache: str | None) -> str | None:
+        if cache is not None and "://" in cache:
+            raise ValueError(f"'{cache}': the cache is a folder of this machine")
+        return cache
 
     @field_validator("images")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 import fsspec
 import numpy as np
@@ -22,8 +23,9 @@ from kcframe.builtin.data.open_images.files import (
     read_descriptions,
     read_hierarchy,
     read_trainable,
+    without_secrets,
 )
-from kcframe.builtin.data.open_images.index import Index, Tables, cached_index
+from kcframe.builtin.data.open_images.index import Index, Tables, cached_index, image_name
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.builtin.data.stored import StoredPictures
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
@@ -33,7 +35,7 @@ from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
-TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, "exif")
 S3 = {
     "connect_timeout": 10,
     "read_timeout": 60,
@@ -79,20 +81,22 @@ class OpenImages(DataSource):
         options = self.options
         names = read_descriptions(self._metadata)
         groups = self._groups(names)
-        mids = list(names)
-        if options.trainable_only:
-            trainable = set(read_trainable(self._metadata))
-            mids = [mid for mid in mids if mid in trainable]
         verticals, parents = groups
-        # In the taxonomy's order, so that an image's labels stay ascending when they are renumbered. Parents
-        # are labelled through their kinds, whether or not they are trainable themselves.
-        wanted = dict.fromkeys([*mids, *(mid for above in parents.values() for mid in above)])
-        ordered = [mid for members in verticals.values() for mid in members if mid in wanted]
-        mids = list(dict.fromkeys([*ordered, *wanted]))
+        # In the taxonomy's order, so that an image's labels stay ascending when they are renumbered.
+        mids = list(dict.fromkeys([*(mid for own in verticals.values() for mid in own), *names]))
         above = _closures(mids, parents)
         train = self._index(options.train_split, mids, above)
         counts = np.bincount(train.classes, minlength=len(mids))
-        kept = [mid for mid, count in zip(mids, counts, strict=True) if count >= options.min_images]
+        wanted = set(mids)
+        if options.trainable_only:
+            # With what they are kinds of: a label of a kind that is left out still counts for those.
+            trainable = set(read_trainable(self._metadata))
+            wanted = {mids[a] for mid, own in zip(mids, above, strict=True) if mid in trainable for a in own}
+        kept = [
+            mid
+            for mid, count in zip(mids, counts, strict=True)
+            if count >= options.min_images and mid in wanted
+        ]
         taxonomy = build_taxonomy(groups, names, kept, options.rest)
         self._left_out = len(names) - taxonomy.num_classes
         new_ids = _new_ids(mids, names, taxonomy)
@@ -107,7 +111,9 @@ class OpenImages(DataSource):
         if self.options.verticals == "hierarchy":
             return groups_of_hierarchy(read_hierarchy(self._metadata), names)
         return groups_of_taxonomy(
-            read_taxonomy(self.options.verticals), names, f"data.options.verticals: {self.options.verticals}"
+            read_taxonomy(self.options.verticals, "data.options.verticals"),
+            names,
+            f"data.options.verticals: {self.options.verticals}",
         )
 
     def _index(self, split: str, mids: list[str], above: list[list[int]]) -> Index:
@@ -123,10 +129,10 @@ class OpenImages(DataSource):
         return cached_index(tables, options.cache)
 
     def _set(self, split: str, index: Index, new_ids: torch.Tensor) -> OpenImagesSet:
-        labels = _labels(index.offsets, index.classes).restrict(new_ids)
+        labels = _labels(index.offsets, index.classes, new_ids)
         images = OpenImagesSet(self.options, self.transform, split, index, labels)
         if index.absent is not None:
-            images.absent = _labels(index.absent_offsets, index.absent).restrict(new_ids)
+            images.absent = _labels(index.absent_offsets, index.absent, new_ids)
         return images
 
 
@@ -152,8 +158,15 @@ def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]
     return found
 
 
-def _labels(offsets: np.ndarray, classes: np.ndarray) -> Labels:
-    return Labels(torch.from_numpy(offsets), torch.from_numpy(classes))
+def _labels(offsets: np.ndarray, classes: np.ndarray, new_ids: torch.Tensor) -> Labels:
+    """Renumbered, and ascending within each image."""
+    found = Labels(torch.from_numpy(offsets), torch.from_numpy(classes)).restrict(new_ids)
+    if bool((new_ids[new_ids >= 0].diff() > 0).all()):
+        return found
+    pairs = (
+        (found.rows() * len(new_ids) + found.classes).sort().values
+    )  # a vertical that is called like `rest`
+    return Labels(found.offsets, (pairs % len(new_ids)).to(torch.int32))
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
@@ -174,18 +187,19 @@ class OpenImagesSet(StoredPictures):
         super().__init__(
             root, transform, options.augmentation, options.threads, formats_of(("jpg", "png")), given
         )
-        self.split, self.index, self.labels = split, index, labels
-        self.template = options.images
+        self.split, self.labels = split, labels
+        self.ids, self.turns = index.ids, index.turns
+        self.shown = without_secrets(options.images)
         try:
             self.path_template = fsspec.url_to_fs(options.images, **given)[1]
         except (ImportError, ValueError) as error:
-            raise DataError(f"data.options.images: {options.images}: {error}") from None
+            raise DataError(f"data.options.images: {self.shown}: {error}") from None
 
     def name(self, index: int) -> str:
-        return self.template.format(split=self.split, id=self.index.name(index))
+        return self.shown.format(split=self.split, id=image_name(self.ids, index))
 
     def path(self, index: int) -> str:
-        return self.path_template.format(split=self.split, id=self.index.name(index))
+        return self.path_template.format(split=self.split, id=image_name(self.ids, index))
 
-    def turn(self, index: int) -> Image.Transpose | None:
-        return TURNS[self.index.turns[index]]
+    def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
+        return TURNS[self.turns[index]]
