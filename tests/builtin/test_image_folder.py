@@ -400,7 +400,10 @@ def test_pictures_that_cannot_be_loaded_are_named(folder):
 
 
 def test_an_error_without_words_still_says_something(folder, monkeypatch):
-    monkeypatch.setattr("kcframe.builtin.data.stored.decode", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("kcframe.builtin.data.stored.decode", fail)
     with pytest.raises(DataError, match="cannot be decoded: MemoryError"):
         source(folder).split("train").load(torch.tensor([0]), None)
 
