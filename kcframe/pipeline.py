@@ -97,11 +97,9 @@ def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:
 
 def check_objectives(recipe: Recipe, source: DataSource) -> None:
     """PluginError for an arm whose objective would take unknown labels for negatives."""
-    if source.split("train").absent is None:
-        return
     for name, spec in recipe.arms.items():
         objective = build_objective(spec.objective)
-        if not objective.handles_unknown:
+        if not objective.handles_unknown and source.split("train").absent is not None:
             raise PluginError(
                 f"arms.{name}: {label(objective)} does not tell unknown labels from negatives, and this data "
                 "has unknown ones: take hard-bce or top-k-bce, or data.options.unknown: negative"

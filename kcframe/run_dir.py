@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kcframe.errors import RunDirError, StorageError
-from kcframe.storage import PAUSES, PAUSES_AT_FIRST, patiently
+from kcframe.storage import PAUSES, PAUSES_AT_FIRST, patiently, replacing
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
@@ -99,17 +99,10 @@ class RunDir:
         if not self.local:
             self._fs.pipe_file(self.path(name), data)  # an object appears when its upload is complete
             return
-        target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(Path(self.path(name))) as part, part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def write_json(self, name: str, value: Any) -> None:
         # JSON has no nan: what has no value is null.

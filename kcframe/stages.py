@@ -34,7 +34,7 @@ from kcframe.engine.routing import Router
 from kcframe.engine.train import Job, Listener, Trainer
 from kcframe.engine.world import World
 from kcframe.errors import DataError, RunDirError
-from kcframe.interfaces.data import DataSource, Labels
+from kcframe.interfaces.data import DataSource, Labels, known_images
 from kcframe.recipe.schema import PluginRef, Recipe, Train
 from kcframe.run_dir import CHECKPOINT, RESULT, STAGE, WEIGHTS, RunDir, arm_folder, specialist_folder
 from kcframe.taxonomy import Taxonomy
@@ -173,14 +173,12 @@ class _Work:
 def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) -> _Work:
     vertical = source.taxonomy.verticals.index(stage.name)
     taxonomy = source.taxonomy.only(vertical)
-    new_ids = torch.full((source.taxonomy.num_classes,), -1)
-    own = torch.from_numpy(source.taxonomy.vertical_classes(vertical)).long()
-    new_ids[own] = torch.arange(len(own))
+    new_ids = torch.from_numpy(source.taxonomy.local_ids(vertical))
     spec = recipe.specialists
     # Each specialist has its own seed: else all of them would start alike.
     seed = recipe.seed * 10_007 + vertical + 1
     torch.manual_seed(seed)
-    student = build_specialist(spec, source.channels, source.image_size, len(own))
+    student = build_specialist(spec, source.channels, source.image_size, taxonomy.num_classes)
     objective = PluginRef(name="hard-bce")
     job = _job(stage, student, objective, spec.train, seed, recipe, source, taxonomy, new_ids, world)
     about = {
@@ -235,7 +233,7 @@ def _job(
 ) -> Job:
     images = source.split("train")
     labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
-    indices = _labelled(labels)
+    indices = known_images(labels)
     if recipe.evaluation.split == "validation":
         held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
         if not held.any():
@@ -246,7 +244,7 @@ def _job(
     else:
         test = source.split("test")
         test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
-        test_indices = _labelled(test_labels, test_absent)
+        test_indices = known_images(test_labels, test_absent)
     if not len(indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
     settings = Settings(EVALUATION_BATCH, world.device, source.max_bad_fraction)
@@ -273,14 +271,6 @@ def _job(
 
 def _restricted(absent: Labels | None, new_ids: Tensor) -> Labels | None:
     return None if absent is None else absent.restrict(new_ids)
-
-
-def _labelled(labels: Labels, absent: Labels | None = None) -> Tensor:
-    """int64: the images that have a label, or something that is known to be absent."""
-    known = labels.offsets.diff()
-    if absent is not None:
-        known = known + absent.offsets.diff()
-    return (known > 0).nonzero().flatten()
 
 
 def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:

@@ -1,9 +1,13 @@
-"""Patience with storage behind a network: what fails now mostly works a little later."""
+"""Patience with storage behind a network (what fails now mostly works a little later); whole files here."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from kcframe.errors import KcframeError
@@ -27,3 +31,16 @@ def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
         except Exception:  # each storage raises its own
             time.sleep(pause)
     return action()
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Another file beside `target`, to be filled; it takes target's place when the block ends without an
+    error, so that a reader sees the old one or the new one, never a part."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -107,19 +107,27 @@ class Taxonomy:
     # -- ids --------------------------------------------------------------------------------------
 
     @cached_property
-    def _class_ids(self) -> dict[str, int]:
+    def class_ids(self) -> dict[str, int]:
+        """Class name -> class id."""
         return {name: index for index, name in enumerate(self.classes)}
 
     def class_id(self, name: str) -> int:
         """The id of a class name; DataError with the nearest name if there is none."""
         try:
-            return self._class_ids[name]
+            return self.class_ids[name]
         except KeyError:
             raise DataError(f"no class '{name}'; {did_you_mean(name, self.classes)}") from None
 
     def vertical_classes(self, vertical: int) -> np.ndarray:
         """int32 [N_v]: class ids of a vertical, in the order of its outputs."""
         return self.slot_class[self.offsets[vertical] : self.offsets[vertical + 1]]
+
+    def local_ids(self, vertical: int) -> np.ndarray:
+        """int64 [N]: each class's place among a vertical's outputs, -1 for those of others."""
+        own = self.vertical_classes(vertical)
+        found = np.full(self.num_classes, -1)
+        found[own] = np.arange(len(own))
+        return found
 
     def class_of(self, vertical: int, local: int) -> int:
         """The class id at (vertical, local id)."""

@@ -15,7 +15,7 @@ from kcframe.backends.local import choose_device
 from kcframe.engine.evaluate import Settings
 from kcframe.report.figures import draw_reliability
 from kcframe.report.page import render
-from kcframe.report.table import COLUMNS, cell, results_table, vertical_table
+from kcframe.report.table import COLUMNS, result_rows, results_table, vertical_table
 from kcframe.run_dir import RunDir
 from kcframe.use.data import Pictures, find_pictures
 from kcframe.use.load import finished_arms, load, split_arm
@@ -88,9 +88,10 @@ def evaluate_run(
     pictures = find_pictures(data, split, overrides, run_dir, first.taxonomy, first.transform)
     settings = Settings(batch_size, on, pictures.max_bad_fraction)
     specialists = measure_specialists(run_dir, pictures, first.taxonomy, settings)
-    measured = {
-        name: measure(load(url, name, settings.device), pictures, specialists, settings) for name in arms
-    }
+    measured = {}
+    for name in arms:
+        classifier = first.to(on) if name == first.arm else load(url, name, on)
+        measured[name] = measure(classifier, pictures, specialists, settings)
     best = max(measured, key=lambda name: measured[name].evaluation.mean("ap") or 0.0)
     found = _Found(as_results(measured, specialists, run_dir, pictures.split), measured, best, pictures)
     console = Console()
@@ -122,10 +123,7 @@ def _pair_table(title: str, pairs: list[tuple[str, str, int]]) -> Table:
 
 def _page(found: _Found) -> str:
     best = found.measured[found.best]
-    rows = [(n, [cell(c, [row.get(c)]) for c in COLUMNS]) for n, row in found.results["arms"].items()]
     teachers = found.results["specialists"]
-    if teachers:
-        rows.append(("specialists", [cell(c, [teachers.get(c)]) for c in COLUMNS]))
     verticals = [
         (name, row["images"], row["ap"], _ap(teachers, name), best.retention[name])
         for name, row in best.evaluation.per_vertical.items()
@@ -135,7 +133,7 @@ def _page(found: _Found) -> str:
         name=found.results["name"],
         best=found.best,
         columns=COLUMNS,
-        rows=rows,
+        rows=result_rows(found.results),
         said=found.said(),
         verticals=verticals,
         has_teachers=bool(teachers),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 
 from rich import box
 from rich.console import Console
@@ -13,9 +12,10 @@ from rich.text import Text
 
 from kcframe.backends.local import choose_device
 from kcframe.engine.evaluate import Settings
-from kcframe.errors import PluginError
+from kcframe.report.table import cell
+from kcframe.use.extras import need
 from kcframe.use.load import load
-from kcframe.use.probe import Probed, find_task, probe, spread
+from kcframe.use.probe import Probed, find_task, probe
 from kcframe.use.write import write_json
 
 
@@ -31,8 +31,7 @@ def probe_student(
     json_file: str | None,
 ) -> None:
     """Print accuracies of two simple classifiers over the student's features and over others."""
-    if find_spec("sklearn") is None:
-        raise PluginError("kcframe probe needs scikit-learn: pip install 'kcframe[probe]'")
+    need("kcframe probe", "probe", {"sklearn": "scikit-learn"})
     classifier = load(run)
     settings = Settings(batch_size, choose_device(device))
     task = find_task(data, overrides, classifier.transform, seed)
@@ -65,7 +64,7 @@ def _table(found: Sequence[Probed], shots: Sequence[int], repeats: int) -> Table
             table.add_column(f"{classifier}, {count}", justify="right")
     for name in dict.fromkeys(probed.features for probed in found):
         rows = {probed.shots: probed for probed in found if probed.features == name}
-        scores = [spread(rows[count].linear) for count in shots]
-        scores += [spread(rows[count].nearest_mean) for count in shots]
+        scores = [cell("accuracy", rows[count].linear) for count in shots]
+        scores += [cell("accuracy", rows[count].nearest_mean) for count in shots]
         table.add_row(Text(name), f"{rows[shots[0]].num_features:,}", *scores)
     return table

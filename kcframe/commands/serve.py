@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 import click
 
 from kcframe.backends.local import choose_device
-from kcframe.errors import PluginError, ServeError
+from kcframe.errors import ServeError
+from kcframe.use.extras import need
 from kcframe.use.load import load
 
 
@@ -24,9 +24,7 @@ def serve_student(
 ) -> None:
     """Answer until told to stop. Raises ServeError if the port cannot be had."""
     needs = {"starlette": "starlette", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
-    for module, library in needs.items():
-        if find_spec(module) is None:
-            raise PluginError(f"kcframe serve needs {library}: pip install 'kcframe[serve]'")
+    need("kcframe serve", "serve", needs)
     import uvicorn
 
     from kcframe.use.serve import Limits, listen, make_app

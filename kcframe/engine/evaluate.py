@@ -135,8 +135,7 @@ def evaluate(
                 ]
             )
             own = torch.from_numpy(taxonomy.vertical_classes(v)).long()
-            local = torch.full((taxonomy.num_classes,), -1)
-            local[own] = torch.arange(len(own))
+            local = torch.from_numpy(taxonomy.local_ids(v))
             inside = local[classes] >= 0
             pairs = rows[inside], local[classes[inside]]
             truth = leaf[classes] & inside

@@ -65,6 +65,14 @@ class Labels:
         return Labels(offsets, self.classes[torch.repeat_interleave(self.offsets[indices], counts) + within])
 
 
+def known_images(labels: Labels, absent: Labels | None = None) -> Tensor:
+    """int64: the images that have a label, or something that is known to be absent."""
+    known = labels.offsets.diff()
+    if absent is not None:
+        known = known + absent.offsets.diff()
+    return (known > 0).nonzero().flatten()
+
+
 class ImageSet(ABC):
     """The images of one split. `labels` has one entry an image."""
 

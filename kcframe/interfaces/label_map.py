@@ -73,7 +73,7 @@ def place_outputs(
     another number of outputs.
     """
     placed = torch.full((num_outputs,), -1)
-    known = {ours: class_id for class_id, ours in enumerate(taxonomy.classes)}
+    known = taxonomy.class_ids
     taken: dict[str, int] = {}
 
     def called(output: int) -> str:

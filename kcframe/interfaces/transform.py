@@ -91,8 +91,13 @@ class Transform(BaseModel):
         """What `pixels` made of each picture, together: float32 [B, channels, S, S] in 0..1."""
         if not pixels:
             return torch.empty(0, self.channels, self.image_size, self.image_size)
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return as_images(np.stack(pixels))
+
+
+def as_images(pixels: np.ndarray) -> Tensor:
+    """uint8 [B, S, S, C] -> float32 [B, C, S, S] in 0..1."""
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _border(picture: Image.Image) -> list[int]:

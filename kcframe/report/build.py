@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from kcframe.report import figures
 from kcframe.report.findings import confusions, findings
 from kcframe.report.page import render, thumbnail
 from kcframe.report.record import Arm, Record, Sample, read_record
-from kcframe.report.table import COLUMNS, cell
+from kcframe.report.table import COLUMNS, result_rows
 from kcframe.run_dir import REPORT, RunDir
 
 MAX_CONFUSION = 24  # verticals in a matrix that can still be read
@@ -31,7 +30,7 @@ def build_report(run_dir: RunDir) -> str:
         record=record,
         style=style,
         findings=findings(record),
-        rows=_rows(record),
+        rows=result_rows(record.results),
         columns=COLUMNS,
         drawn=draw_all(record),
         compared=_compared(record),
@@ -67,14 +66,6 @@ def draw_all(record: Record, legend: bool = False) -> dict[str, str | None]:
         "loss": figures.draw_loss(record, style, legend),
         "gamma": figures.draw_gamma(record, style, legend),
     }
-
-
-def _rows(record: Record) -> Iterator[tuple[str, list[str]]]:
-    for arm in record.arms:
-        yield arm.name, [cell(column, [arm.figures.get(column)]) for column in COLUMNS]
-    if record.results["specialists"] is not None:
-        row = record.results["specialists"]
-        yield "specialists", [cell(column, [row.get(column)]) for column in COLUMNS]
 
 
 def _compared(record: Record) -> list[Arm]:

@@ -38,6 +38,12 @@ def results_table(runs: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def result_rows(results: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """One run's arms, and its specialists if it has them: (name, a text for each of COLUMNS)."""
+    found = results["arms"] | ({"specialists": results["specialists"]} if results["specialists"] else {})
+    return [(name, [cell(column, [row.get(column)]) for column in COLUMNS]) for name, row in found.items()]
+
+
 def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | None = None) -> Table:
     """Average precision by vertical: the baseline, the best arm and the specialists; the report has all.
 

@@ -17,7 +17,7 @@ from kcframe.engine.model import Head, Student
 from kcframe.engine.routing import Router
 from kcframe.engine.train import Job, Trainer
 from kcframe.engine.world import World
-from kcframe.interfaces.data import ImageSet
+from kcframe.interfaces.data import ImageSet, known_images
 from kcframe.interfaces.teacher import Teacher
 from kcframe.recipe.schema import PluginRef, Train
 from kcframe.run_dir import RunDir
@@ -79,5 +79,5 @@ def few_steps(
 
 def _labelled(images: ImageSet) -> Tensor:
     """int64: a few images that have a label."""
-    labelled = (images.labels.offsets.diff() > 0).nonzero().flatten()
+    labelled = known_images(images.labels)
     return labelled[torch.linspace(0, len(labelled) - 1, min(len(labelled), IMAGES)).round().long()]

@@ -55,10 +55,6 @@ class Batcher(Generic[Item, Answer]):
             _refuse([self._queue.get_nowait()])
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def waiting(self) -> int:
-        return self._queue.qsize()
-
     async def ask(self, item: Item) -> Answer:
         """One item's answer. Raises Full at once if too many are waiting, and whatever `work` raises."""
         waiting: _Waiting[Item, Answer] = _Waiting(item, asyncio.get_running_loop().create_future())

@@ -14,8 +14,8 @@ from kcframe.builtin.data.folder_classes import class_ids
 from kcframe.builtin.data.folders import list_folder
 from kcframe.builtin.data.image_folder import ImageFolderSet
 from kcframe.errors import DataError
-from kcframe.interfaces.data import DataSource, ImageSet, Labels
-from kcframe.interfaces.pictures import ENDINGS
+from kcframe.interfaces.data import DataSource, ImageSet, Labels, known_images
+from kcframe.interfaces.pictures import ENDINGS, EVERY_FORMAT
 from kcframe.interfaces.transform import Transform
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -60,7 +60,7 @@ def find_pictures(
         refuse_for_folder(data, overrides, split)
         listing = list_folder(data, ENDINGS)
         ids = class_ids(listing, taxonomy, "the student")
-        images = ImageFolderSet(listing, ids, taxonomy, transform, ENDINGS)
+        images = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
         return _labelled(listing.name, images, images.labels)
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
     images = source.split(split or "test")
@@ -102,7 +102,7 @@ def folder_of_classes(url: str, transform: Transform) -> tuple[ImageSet, Tensor,
         raise DataError(f"{listing.name}: has pictures that lie in no class folder")
     taxonomy = Taxonomy.build({listing.name: names})
     ids = class_ids(listing, taxonomy, listing.name)
-    images = ImageFolderSet(listing, ids, taxonomy, transform, ENDINGS)
+    images = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
     return images, torch.tensor(ids), taxonomy.classes
 
 
@@ -110,7 +110,7 @@ def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, 
     """Labels in our ids with our ancestors, which of their classes we lack, and their ids' new ones."""
     if theirs == ours:
         return labels, (), torch.arange(ours.num_classes)
-    known = {name: class_id for class_id, name in enumerate(ours.classes)}
+    known = ours.class_ids
     new_ids = torch.tensor([known.get(name, -1) for name in theirs.classes])
     kept = labels.restrict(new_ids)
     with_ours = Labels.from_lists(ours.with_ancestors(kept.of(image)) for image in range(len(kept)))
@@ -124,8 +124,7 @@ def _labelled(
     unknown: tuple[str, ...] = (),
     absent: Labels | None = None,
 ) -> Pictures:
-    known = labels.offsets.diff() + (0 if absent is None else absent.offsets.diff())
-    indices = (known > 0).nonzero().flatten()
+    indices = known_images(labels, absent)
     if not len(indices):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")

@@ -27,6 +27,7 @@ from kcframe.engine.checkpoint import HEADER, pack_weights
 from kcframe.errors import DataError, PluginError
 from kcframe.run_dir import SAMPLES, sample_file
 from kcframe.use.card import model_card
+from kcframe.use.extras import need
 from kcframe.use.load import Classifier, load
 from kcframe.use.write import write_json, write_text, writing
 
@@ -140,9 +141,7 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 def _to_onnx(
     classifier: Classifier, network: nn.Module, images: Tensor, about: dict[str, Any]
 ) -> tuple[bytes, Run | None]:
-    for library in ("onnx", "onnxscript"):
-        if find_spec(library) is None:
-            raise PluginError(f"--to onnx needs {library}: pip install 'kcframe[export]'")
+    need("--to onnx", "export", {"onnx": "onnx", "onnxscript": "onnxscript"})
     names = list(about["outputs"])
     with _quiet():
         program = torch.onnx.export(

@@ -18,7 +18,7 @@ from torch import Tensor
 from kcframe.assemble import load_specialist
 from kcframe.engine.evaluate import Evaluation, Settings, as_json, evaluate
 from kcframe.engine.model import count_parameters
-from kcframe.interfaces.data import Labels
+from kcframe.interfaces.data import Labels, known_images
 from kcframe.results import FIGURES, gap_closed, united
 from kcframe.run_dir import RESULTS, WEIGHTS, RunDir, specialist_folder
 from kcframe.taxonomy import Taxonomy
@@ -125,13 +125,10 @@ def measure_specialists(
         if not run_dir.exists(file):
             continue
         network, _ = load_specialist(run_dir.path(file))
-        own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
-        new_ids = torch.full((taxonomy.num_classes,), -1)
-        new_ids[own] = torch.arange(len(own))
+        new_ids = torch.from_numpy(taxonomy.local_ids(vertical))
         labels = pictures.labels.restrict(new_ids)
         own_absent = None if pictures.absent is None else pictures.absent.restrict(new_ids)
-        known = labels.offsets.diff() + (0 if own_absent is None else own_absent.offsets.diff())
-        indices = (known > 0).nonzero().flatten()
+        indices = known_images(labels, own_absent)
         if not len(indices):
             continue
         alone = evaluate(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 
 import numpy as np
 import torch
@@ -56,11 +55,6 @@ class Probed:
     shots: int
     linear: tuple[float, ...]
     nearest_mean: tuple[float, ...]
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{mean(values):.1f}±{stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def probe(
@@ -161,8 +155,7 @@ def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: i
     if not is_recipe(data):
         refuse_for_folder(data, overrides)
         images, classes, names = folder_of_classes(data, transform)
-        order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
-        order = order[classes[order].argsort(stable=True)]
+        order = _shuffled_by_class(classes, seed)
         if len(names) < 2:
             raise DataError(f"{data}: a task needs two classes, it has {len(names)}")
         # By turns in the order of classes: half of each class, or one more.
@@ -203,7 +196,12 @@ def _enough(task: Task, shots: int) -> None:
 
 def _draw(classes: Tensor, count: int, seed: int) -> Tensor:
     """int64 [C * count]: positions of `count` pictures of each class, class after class, at random."""
-    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
-    by_class = order[classes[order].argsort(stable=True)]
-    starts = torch.bincount(classes).cumsum(0) - torch.bincount(classes)
+    by_class, counts = _shuffled_by_class(classes, seed), torch.bincount(classes)
+    starts = counts.cumsum(0) - counts
     return torch.cat([by_class[start : start + count] for start in starts.tolist()])
+
+
+def _shuffled_by_class(classes: Tensor, seed: int) -> Tensor:
+    """int64 [n]: all positions, class after class, at random within each."""
+    order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+    return order[classes[order].argsort(stable=True)]

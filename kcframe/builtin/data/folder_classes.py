@@ -46,7 +46,7 @@ def _folders(listing: Listing) -> list[tuple[str, str]]:
 
 def class_ids(listing: Listing, taxonomy: Taxonomy, source: str | None) -> list[int]:
     """One an entry of `listing.files`, by the innermost folder. source: the taxonomy's file, for errors."""
-    ids = {name: class_id for class_id, name in enumerate(taxonomy.classes)}
+    ids = taxonomy.class_ids
     found = []
     for file in listing.files:
         name = f"/{normalize('NFC', file)}".split("/")[-2]

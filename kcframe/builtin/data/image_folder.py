@@ -41,7 +41,7 @@ class ImageFolder(DataSource):
     @cached_property
     def _built(self) -> tuple[Taxonomy, dict[str, ImageFolderSet], Counter[str]]:
         options = self.options
-        formats_of(options.extensions)  # refused before a folder of millions is listed
+        formats = formats_of(options.extensions)
         train = list_pictures(options.root, options.train, options.extensions)
         test = list_pictures(options.root, options.test, options.extensions)
         if options.taxonomy is None:
@@ -54,7 +54,7 @@ class ImageFolder(DataSource):
                 class_ids(listing, taxonomy, options.taxonomy),
                 taxonomy,
                 self.transform,
-                options.extensions,
+                formats,
                 options.augmentation,
                 options.threads,
             )
@@ -90,12 +90,12 @@ class ImageFolderSet(StoredPictures):
         class_ids: Sequence[int],
         taxonomy: Taxonomy,
         transform: Transform,
-        extensions: Sequence[str],
+        formats: Sequence[str],
         augmentation: Augmentation = "none",
         threads: int = 4,
     ):
-        """class_ids: one an entry of `listing.files`. extensions: of what may be decoded."""
-        super().__init__(listing.root, transform, augmentation, threads, formats_of(extensions))
+        """class_ids: one an entry of `listing.files`. formats: Pillow's names of what may be decoded."""
+        super().__init__(listing.root, transform, augmentation, threads, formats)
         self.listing = listing
         by_class = Labels.from_lists(taxonomy.with_ancestors([c]) for c in range(taxonomy.num_classes))
         self.labels = by_class.take(torch.tensor(class_ids))

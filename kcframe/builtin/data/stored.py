@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import fsspec
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from kcframe.errors import DataError, StorageError
 from kcframe.interfaces.data import ImageSet
 from kcframe.interfaces.pictures import decode
 from kcframe.interfaces.randomness import keyed_uniforms
-from kcframe.interfaces.transform import Transform
+from kcframe.interfaces.transform import Transform, as_images
 from kcframe.storage import HOPELESS, PAUSES, patiently
 
 CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
@@ -85,8 +84,7 @@ class StoredPictures(ImageSet):
                 bad[row] = picture
             else:
                 pixels[row] = picture
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return images.to(torch.float32, memory_format=torch.contiguous_format).div_(255), bad
+        return as_images(pixels), bad
 
     def _this_process(self) -> _Process:
         if self._process is None or self._process.number != os.getpid():

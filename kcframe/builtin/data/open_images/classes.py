@@ -20,14 +20,11 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
     """
     find = _finder(names)
 
-    def mid_of(node: Node) -> str | None:
-        return find(node.name)
-
     verticals: dict[str, dict[str, None]] = {}
     parents: dict[str, dict[str, None]] = {}
 
     def walk(node: Node, above: str | None, members: dict[str, None]) -> None:
-        mid = mid_of(node)
+        mid = find(node.name)
         if mid is not None:
             members[mid] = None
             if above is not None and above != mid:
@@ -39,7 +36,7 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
         members: dict[str, None] = {}
         walk(top, None, members)
         if top.kinds and members:
-            mid = mid_of(top)
+            mid = find(top.name)
             # Two tops of one name are one vertical.
             verticals.setdefault(names[mid] if mid else top.name, {}).update(members)
     return {name: list(members) for name, members in verticals.items()}, {

@@ -43,9 +43,6 @@ IMAGES = (
     "{split}/images.csv",
 )
 
-Storage = tuple[fsspec.AbstractFileSystem, str]
-"""A filesystem and a folder in it."""
-
 
 def without_secrets(url: str) -> str:
     """A URL as it may be shown: without user, password and query."""

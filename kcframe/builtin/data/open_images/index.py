@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from kcframe.builtin.data.open_images.files import Metadata
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, patiently
+from kcframe.storage import PAUSES_AT_FIRST, patiently, replacing
 
 NOT_SAID = 4  # instead of a number of quarter turns
 FORMAT = "2"  # of the cached files
@@ -85,14 +83,9 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
     except (OSError, SafetensorError, TypeError):
         pass  # not there yet, or damaged: made anew
     index = build_index(tables)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as part:
             save_file({name: array for name, array in vars(index).items() if array is not None}, part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
@@ -104,9 +97,8 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
 def build_index(tables: Tables) -> Index:
     """Read all of it. Labels of other classes are left out, and images without any."""
     metadata, known = tables.metadata, pa.array(tables.mids, pa.string())
-    least = pa.scalar(
-        np.float32(tables.min_confidence), pa.float32()
-    )  # 0.9 of a file is not below a recipe's
+    # 0.9 of a file is not below a recipe's.
+    least = pa.scalar(np.float32(tables.min_confidence), pa.float32())
     columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
     present, absent = _Rows(), _Rows()
     for file in tables.files:

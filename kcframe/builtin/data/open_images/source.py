@@ -163,16 +163,14 @@ def _labels(offsets: np.ndarray, classes: np.ndarray, new_ids: torch.Tensor) -> 
     found = Labels(torch.from_numpy(offsets), torch.from_numpy(classes)).restrict(new_ids)
     if bool((new_ids[new_ids >= 0].diff() > 0).all()):
         return found
-    pairs = (
-        (found.rows() * len(new_ids) + found.classes).sort().values
-    )  # a vertical that is called like `rest`
+    # A vertical that is called like `rest`.
+    pairs = (found.rows() * len(new_ids) + found.classes).sort().values
     return Labels(found.offsets, (pairs % len(new_ids)).to(torch.int32))
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
     """int64: each MID's class id, -1 for those left out."""
-    ids = {name: class_id for class_id, name in enumerate(taxonomy.classes)}
-    return torch.tensor([ids.get(names[mid], -1) for mid in mids])
+    return torch.tensor([taxonomy.class_ids.get(names[mid], -1) for mid in mids])
 
 
 class OpenImagesSet(StoredPictures):
