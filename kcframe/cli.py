@@ -104,7 +104,8 @@ def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
 @SET
 @PLUGIN
 def describe(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Show a recipe's layers and parameters, without training anything."""
+    """Show a recipe's layers and parameters, and what reading its pictures costs, without training
+    anything."""
     from kcframe.commands.describe import describe_recipe
 
     describe_recipe(recipe, overrides)

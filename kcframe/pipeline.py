@@ -175,7 +175,8 @@ def write_samples(source: DataSource, run_dir: RunDir) -> None:
     from PIL import Image
 
     test, taxonomy = source.split("test"), source.taxonomy
-    chosen = sample_indices(test.labels, taxonomy)
+    known = test.labels.likely()
+    chosen = sample_indices(known, taxonomy)
     listed = []
     for index in chosen:
         images, bad = test.load_readable(torch.tensor([index]), None)
@@ -187,6 +188,6 @@ def write_samples(source: DataSource, run_dir: RunDir) -> None:
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "PNG")
         run_dir.write(names.sample_file(len(listed)), buffer.getvalue())
-        labels = [taxonomy.classes[c] for c in test.labels.of(index)]
+        labels = [taxonomy.classes[c] for c in known.of(index)]
         listed.append({"image": index, "name": test.name(index), "labels": labels})
     run_dir.write_json(names.SAMPLES, listed)

@@ -34,7 +34,7 @@ from kcframe.engine.routing import Router
 from kcframe.engine.train import Job, Listener, Trainer
 from kcframe.engine.world import World
 from kcframe.errors import DataError, RunDirError
-from kcframe.interfaces.data import DataSource, Labels, known_images
+from kcframe.interfaces.data import DataSource, ImageSet, Labels, known_images
 from kcframe.recipe.schema import PluginRef, Recipe, Train
 from kcframe.run_dir import CHECKPOINT, RESULT, STAGE, WEIGHTS, RunDir, arm_folder, specialist_folder
 from kcframe.taxonomy import Taxonomy
@@ -155,7 +155,7 @@ def run_stage(
             "images_per_second": trainer.throughput.images_per_second,
             "images_routed": router.images_routed if router else 0,
             "teacher_images": router.teacher_images if router else 0,
-            "bad_images": {"train": len(trainer.bad.reasons), "test": len(found.bad)},
+            "bad_images": {"train": trainer.bad.total, "test": len(found.bad)},
             **as_json(found),
             "samples": work.samples(found) if work.samples else [],
         },
@@ -173,7 +173,7 @@ class _Work:
 def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) -> _Work:
     vertical = source.taxonomy.verticals.index(stage.name)
     taxonomy = source.taxonomy.only(vertical)
-    new_ids = torch.from_numpy(source.taxonomy.local_ids(vertical))
+    new_ids = classes_of(stage, source.taxonomy)
     spec = recipe.specialists
     # Each specialist has its own seed: else all of them would start alike.
     seed = recipe.seed * 10_007 + vertical + 1
@@ -198,7 +198,7 @@ def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, worl
     # All arms start from the same seed and see the same pictures: they differ in what they name.
     torch.manual_seed(recipe.seed)
     student = build_student(spec, source.channels, source.image_size, taxonomy)
-    everything = torch.arange(taxonomy.num_classes)
+    everything = classes_of(stage, taxonomy)
     job = _job(
         stage, student, spec.objective, spec.train, recipe.seed, recipe, source, taxonomy, everything, world
     )
@@ -231,25 +231,12 @@ def _job(
     new_ids: Tensor,
     world: World,
 ) -> Job:
-    images = source.split("train")
-    labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
-    indices = known_images(labels)
-    if recipe.evaluation.split == "validation":
-        held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
-        if not held.any():
-            raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
-        test, test_labels, test_indices = images, labels, indices[held[indices]]
-        test_absent = absent
-        indices = indices[~held[indices]]
-    else:
-        test = source.split("test")
-        test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
-        test_indices = known_images(test_labels, test_absent)
-    if not len(indices):
+    train_part, test_part = parts_of(recipe, source, new_ids)
+    if not len(train_part.indices):
         raise DataError(f"{stage}: the train split has no image of its classes")
     settings = Settings(EVALUATION_BATCH, world.device, source.max_bad_fraction)
-    measured = test_labels.take(test_indices)
-    known = None if test_absent is None else test_absent.take(test_indices)
+    measured = test_part.labels.take(test_part.indices)
+    known = None if test_part.absent is None else test_part.absent.take(test_part.indices)
     return Job(
         name=str(stage),
         folder=stage.folder,
@@ -257,16 +244,57 @@ def _job(
         student=student,
         objective=build_objective(objective),
         taxonomy=taxonomy,
-        images=images,
-        labels=labels,
-        indices=indices,
+        images=train_part.images,
+        labels=train_part.labels,
+        indices=train_part.indices,
         router=None,
         train=train,
         seed=seed,
-        evaluation=lambda: evaluate(student, test, measured, test_indices, taxonomy, settings, known),
+        evaluation=lambda: evaluate(
+            student, test_part.images, measured, test_part.indices, taxonomy, settings, known
+        ),
         max_bad_fraction=source.max_bad_fraction,
-        absent=absent,
+        absent=train_part.absent,
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a split: `indices`, int64. labels, absent: of all its images, in a stage's class ids."""
+
+    images: ImageSet
+    labels: Labels
+    absent: Labels | None
+    indices: Tensor
+
+
+def parts_of(recipe: Recipe, source: DataSource, new_ids: Tensor) -> tuple[Part, Part]:
+    """What is learned from, and what is measured on: the test split, or the validation cut of the train
+    split.
+
+    new_ids: int64 [N], each class's id in the stage, -1 if it is not the stage's. Images without a label are
+    not learned from: no teacher speaks for them, so that eq. 2 would say that all their classes are absent.
+    """
+    images = source.split("train")
+    labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
+    indices = known_images(labels)
+    if recipe.evaluation.split == "validation":
+        held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
+        if not held.any():
+            raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
+        test = Part(images, labels, absent, indices[held[indices]])
+        return Part(images, labels, absent, indices[~held[indices]]), test
+    test = source.split("test")
+    test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
+    test_part = Part(test, test_labels, test_absent, known_images(test_labels, test_absent))
+    return Part(images, labels, absent, indices), test_part
+
+
+def classes_of(stage: Stage, taxonomy: Taxonomy) -> Tensor:
+    """int64 [N]: each class's id in a stage, -1 if it is not the stage's."""
+    if stage.kind == "arm":
+        return torch.arange(taxonomy.num_classes)
+    return torch.from_numpy(taxonomy.local_ids(taxonomy.verticals.index(stage.name)))
 
 
 def _restricted(absent: Labels | None, new_ids: Tensor) -> Labels | None:
@@ -286,7 +314,7 @@ def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
 
 
 def _samples(found: Evaluation, source: DataSource) -> list[dict[str, Any]]:
-    labels, taxonomy = source.split("test").labels, source.taxonomy
+    labels, taxonomy = source.split("test").labels.likely(), source.taxonomy
     places = {image: place for place, image in enumerate(found.measured.tolist())}
     samples = []
     for image in sample_indices(labels, taxonomy):

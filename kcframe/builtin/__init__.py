@@ -8,6 +8,7 @@ from __future__ import annotations
 from kcframe.builtin.backbones import options as backbones_options
 from kcframe.builtin.data import options as data_options
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
+from kcframe.builtin.data.labelled_options import ParquetOptions, WebDatasetOptions
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.builtin.expanders import options as expanders_options
 from kcframe.builtin.objectives import options as objectives_options
@@ -44,10 +45,22 @@ def kcframe_data():
             "Open Images V3 to V7, from object storage",
         ),
         _lazy(
+            "parquet",
+            "data.parquet:Parquet",
+            ParquetOptions,
+            "Parquet files with a column of pictures and one of labels",
+        ),
+        _lazy(
             "synthetic",
             "data.synthetic:Synthetic",
             data_options.SyntheticOptions,
             "made-up classes of any number, for sizing and tests",
+        ),
+        _lazy(
+            "webdataset",
+            "data.webdataset:WebDataset",
+            WebDatasetOptions,
+            "tar shards of pictures with their labels beside them",
         ),
     ]
 

@@ -1,4 +1,5 @@
-"""`kcframe describe`: layers and parameters, counted on torch's meta device, so that nothing is allocated."""
+"""`kcframe describe`: layers and parameters, counted on torch's meta device, so that nothing is allocated;
+and what reading the pictures costs."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kcframe.assemble import build_source, build_specialist, build_student
+from kcframe.commands.reading import reading_of, reading_table
 from kcframe.engine.model import Student, count_parameters
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -17,7 +19,8 @@ MIB = 2**20
 
 
 def describe_recipe(source: str, overrides: Sequence[str]) -> None:
-    """Print the data, then a row of parameter counts for each arm and for the specialists together."""
+    """Print the data, a row of parameter counts for each arm and for the specialists together, and, where
+    pictures are stored, how much of them is read."""
     recipe = load_recipe(source, installed(), overrides)
     data = build_source(recipe)
     taxonomy = data.taxonomy
@@ -48,6 +51,8 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    if (reading := reading_of(recipe, data)) is not None:
+        console.print(reading_table(reading))
     if published is not None:
         console.print(
             f"as published: with {published / MIB:.1f}M for the backbone, as its source counts it; M = 2^20, "

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kcframe.interfaces.data import Labels
+
+MAX_SCORES = 2**24  # numbers that are copied and ranked at a time
+
 
 def average_precision(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Average precision of each class, float64 [C]; nan for a class without a positive image.
@@ -39,3 +43,51 @@ def nanmean(values: Tensor) -> float | None:
     """Mean of what is not nan; None if nothing is."""
     kept = values[~values.isnan()]
     return float(kept.mean()) if len(kept) else None
+
+
+class Ranking:
+    """Average precision of a vertical's classes, over all images (ap) and over those with a label in it
+    (routed_ap): float64, a tensor for each piece of its logits, nan for a class without images."""
+
+    def __init__(self, num_images: int, rows: Tensor, columns: Tensor, absent: Labels | None, local: Tensor):
+        """rows, columns: int64, image and local id of each label in the vertical. absent: of all images, or
+        None; local: int64 [N], class id -> local id or -1."""
+        self.rows, self.columns = rows, columns
+        self.routed = rows.unique()
+        self.renumber = torch.full((num_images,), -1)
+        self.renumber[self.routed] = torch.arange(len(self.routed))
+        self.absent = None
+        if absent is not None:
+            places = local[absent.classes.long()]
+            self.absent = absent.rows()[places >= 0], places[places >= 0]
+        self.ap: list[Tensor] = []
+        self.routed_ap: list[Tensor] = []
+
+    def add(self, logits: Tensor, first: int) -> None:
+        """logits: [n, C], of the classes from `first` on."""
+        step = max(1, MAX_SCORES // max(len(logits), 1))
+        for start in range(0, logits.shape[1], step):
+            scores = logits[:, start : start + step]
+            rows, columns = self._between(self.rows, self.columns, first + start, scores.shape[1])
+            if self.absent is not None:
+                gone = self._between(*self.absent, first + start, scores.shape[1])
+                scores = without_unknown(scores, (rows, columns), gone)
+            self.ap.append(average_precision(scores, rows, columns))
+            self.routed_ap.append(average_precision(scores[self.routed], self.renumber[rows], columns))
+
+    @staticmethod
+    def _between(rows: Tensor, columns: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
+        own = (columns >= start) & (columns < start + count)
+        return rows[own], columns[own] - start
+
+
+def without_unknown(scores: Tensor, present: tuple[Tensor, Tensor], absent: tuple[Tensor, Tensor]) -> Tensor:
+    """Scores [n, C] in which an image comes last where it is not known whether it shows the class: below
+    all positives it changes no precision at any of them, as if it were not there.
+
+    present, absent: (image, column) of what is known.
+    """
+    known = torch.zeros(scores.shape, dtype=torch.bool)
+    known[present] = True
+    known[absent] = True
+    return scores.masked_fill(~known, -torch.inf)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from kcframe.engine.world import World
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet
 from kcframe.run_dir import RunDir, bad_images_file
@@ -16,12 +18,15 @@ SURELY = 256  # images after which more bad than good ones mean that something e
 
 
 class BadImages:
-    """What one worker of a stage has met so far, each image once."""
+    """What one worker of a stage has met so far, each image once.
+
+    total: of all workers together, when they were last counted."""
 
     def __init__(self, num_images: int, max_fraction: float):
         """num_images: of the whole split, that max_fraction is a share of, also for a stage that sees few."""
         self.num_images, self.max_fraction = num_images, max_fraction
         self.reasons: dict[int, str] = {}
+        self.total = 0
         self.looked = 0
         self._met: set[int] = set()  # since this process looks: what was listed before says nothing of now
         self._listed = 0
@@ -31,22 +36,37 @@ class BadImages:
         self.reasons |= bad
         self._met |= set(bad)
         self.looked += looked
+        self.total = max(self.total, len(self.reasons))
         hopeless = self.looked >= SURELY and 2 * len(self._met) > self.looked
-        if len(self.reasons) > self.max_fraction * self.num_images or hopeless:
-            first = next(iter(self.reasons.values()), "")
-            raise DataError(
-                f"{len(self.reasons):,} images, {len(self._met):,} of the last {self.looked:,}, cannot be "
-                f"used; data.options.max_bad_fraction: {self.max_fraction:g} allows "
-                f"{int(self.max_fraction * self.num_images):,} of the {self.num_images:,}; the first: {first}"
-            )
+        if hopeless or len(self.reasons) > self.max_fraction * self.num_images:
+            self._refuse(f"{len(self.reasons):,} images, {len(self._met):,} of the last {self.looked:,},")
 
-    def read(self, run_dir: RunDir, folder: str, rank: int) -> None:
-        """Go on with what this worker had listed before an interruption."""
-        name = bad_images_file(folder, rank)
-        if self.max_fraction and run_dir.exists(name):
+    def count(self, world: World) -> None:
+        """Count those of all workers, each image once. DataError, on all of them, if there are too many."""
+        if world.size == 1 or not self.max_fraction or not world.any(bool(self.reasons)):
+            return
+        met = torch.zeros(self.num_images, device=world.device)
+        met[list(self.reasons)] = 1
+        world.sum([met])
+        self.total = int((met > 0).sum())
+        if self.total > self.max_fraction * self.num_images:
+            self._refuse(f"{self.total:,} images, of all {world.size} workers,")
+
+    def _refuse(self, how_many: str) -> None:
+        first = next(iter(self.reasons.values()), "see the others' lists")
+        raise DataError(
+            f"{how_many} cannot be used; data.options.max_bad_fraction: {self.max_fraction:g} allows "
+            f"{int(self.max_fraction * self.num_images):,} of the {self.num_images:,}; the first: {first}"
+        )
+
+    def read(self, run_dir: RunDir, folder: str, rank: int, size: int = 1) -> None:
+        """Go on with what was listed before an interruption: by this one of `size` workers, and by those that
+        there are no longer."""
+        while self.max_fraction and run_dir.exists(name := bad_images_file(folder, rank)):
             lines = [json.loads(line) for line in run_dir.read(name).splitlines()]
-            self.reasons = {line["image"]: line["reason"] for line in lines}
+            self.reasons |= {line["image"]: line["reason"] for line in lines}
             self._listed = len(self.reasons)
+            rank += size
 
     def write(self, run_dir: RunDir, folder: str, rank: int) -> None:
         """List them, if there are new ones."""

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.engine.average_precision import average_precision, nanmean
+from kcframe.engine.average_precision import MAX_SCORES, Ranking, nanmean
 from kcframe.engine.bad_images import BadImages
 from kcframe.engine.model import Student
 from kcframe.errors import DataError
@@ -40,7 +40,7 @@ from kcframe.taxonomy import Taxonomy
 
 FIGURES = ("ap", "routed_ap", "top1", "top5", "routed_top1")
 SPREAD = 1024  # images whose features are compared for their effective rank
-MAX_SCORES = 16_000_000  # numbers in one piece of a score matrix while it is ranked
+MAX_LOGITS = 2**28  # numbers of a vertical's logits that are there at a time: 1 GiB
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,11 @@ def evaluate(
     """Measure a student on some images of a split.
 
     labels: of `indices` (int64 [n]), in the taxonomy's ids; absent: likewise, see `ImageSet.absent`. The
-    features are computed once; the scores [n, N_v] one vertical at a time, so that memory does not grow
-    with N.
+    features [n, D'] are computed once and kept; of the logits there are MAX_LOGITS at a time, so that memory
+    grows neither with N nor with n x N_v.
     """
     was_training = student.training
+    labels = labels.likely()
     student.eval()
     try:
         bad = BadImages(len(images), settings.max_bad_fraction)
@@ -128,36 +129,28 @@ def evaluate(
         best: list[tuple[Tensor, Tensor]] = []
         members: list[Tensor] = []
         for v, name in enumerate(taxonomy.verticals):
-            logits = torch.cat(
-                [
-                    student.head.block(v, part.to(settings.device)).float().cpu()
-                    for part in shared.split(settings.batch_size)
-                ]
-            )
             own = torch.from_numpy(taxonomy.vertical_classes(v)).long()
             local = torch.from_numpy(taxonomy.local_ids(v))
             inside = local[classes] >= 0
-            pairs = rows[inside], local[classes[inside]]
             truth = leaf[classes] & inside
-            is_member = torch.zeros(len(indices), dtype=torch.bool)
-            is_member[rows[truth]] = True
-            member = is_member.nonzero().flatten()
+            member = rows[truth].unique()
             members.append(member)
-            renumber = torch.full((len(indices),), -1)
-            labelled = torch.zeros(len(indices), dtype=torch.bool)
-            labelled[pairs[0]] = True
-            routed = labelled.nonzero().flatten()
-            renumber[routed] = torch.arange(len(routed))
-            ranked = logits if absent is None else _without_unknown(logits, pairs, absent, local)
+            ranking = Ranking(len(indices), rows[inside], local[classes[inside]], absent, local)
+            nearest: list[tuple[Tensor, Tensor]] = []
+            step = max(1, MAX_LOGITS // max(len(indices), 1))
+            for start in range(0, len(own), step):
+                logits = _columns(student, v, shared, start, min(start + step, len(own)), settings)
+                ranking.add(logits, start)
+                nearest.append(_nearest(logits, own[start : start + step], leaf))
+            values, found = (torch.cat(each, 1) for each in zip(*nearest, strict=True))
+            values, places = values.topk(min(5, values.shape[1]), dim=1)
+            best.append((values, found.gather(1, places)))
             per_vertical[name] = {
-                "ap": _percent(_mean_ap(ranked, *pairs)),
-                "routed_ap": _percent(_mean_ap(ranked[routed], renumber[pairs[0]], pairs[1])),
+                "ap": _percent(nanmean(torch.cat(ranking.ap))),
+                "routed_ap": _percent(nanmean(torch.cat(ranking.routed_ap))),
                 "images": len(member),
+                "routed_top1": _hits(best[-1][1][member, :1], member, labels),
             }
-            leaf_logits = logits.masked_fill(~leaf[own], -torch.inf)
-            values, places = leaf_logits.topk(min(5, len(own)), dim=1)
-            best.append((values, own[places]))
-            per_vertical[name]["routed_top1"] = _hits(own[places][member, :1], member, labels)
         values, found = _merge_best(best, taxonomy)
         for (_, row), member in zip(per_vertical.items(), members, strict=True):
             row["top1"] = _hits(found[member, :1], member, labels)
@@ -183,30 +176,32 @@ def _batches(images: ImageSet, indices: Tensor, settings: Settings, bad: BadImag
             yield pictures[good]
 
 
-def _mean_ap(scores: Tensor, rows: Tensor, columns: Tensor) -> float | None:
-    num_images, num_classes = scores.shape
-    if not num_images:
-        return None
-    step = max(1, MAX_SCORES // num_images)
-    found = []
-    for start in range(0, num_classes, step):
-        own = (columns >= start) & (columns < start + step)
-        found.append(average_precision(scores[:, start : start + step], rows[own], columns[own] - start))
-    return nanmean(torch.cat(found))
+def _columns(
+    student: Student, vertical: int, shared: Tensor, start: int, end: int, settings: Settings
+) -> Tensor:
+    """A vertical's logits [n, end - start], of its classes from `start` to `end`."""
+    logits = torch.empty(len(shared), end - start)
+    for rows in torch.arange(len(shared)).split(settings.batch_size):
+        if len(rows):
+            block = student.head.block(vertical, shared[rows].to(settings.device))
+            logits[rows] = block[:, start:end].float().cpu()
+    return logits
 
 
-def _without_unknown(logits: Tensor, pairs: tuple[Tensor, Tensor], absent: Labels, local: Tensor) -> Tensor:
-    """Logits [n, N_v] in which an image comes last where it is not known whether it shows the class: below
-    all positives it changes no precision at any of them, as if it were not there.
+def _nearest(logits: Tensor, own: Tensor, leaf: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable leaf classes, five or as many as there are: (logits, class ids) [n, k].
 
-    pairs: (image, local id) of the labels. local: int64 [N], class id -> local id or -1.
+    logits: [n, C]. own: int64 [C], their class ids. leaf: bool [N].
     """
-    known = torch.zeros(logits.shape, dtype=torch.bool)
-    known[pairs] = True
-    columns = local[absent.classes.long()]
-    inside = columns >= 0
-    known[absent.rows()[inside], columns[inside]] = True
-    return logits.masked_fill(~known, -torch.inf)
+    count = min(5, len(own))
+    values = torch.empty(len(logits), count)
+    classes = torch.empty(len(logits), count, dtype=torch.int64)
+    step = max(1, MAX_SCORES // len(own))
+    for start in range(0, len(logits), step):
+        some = logits[start : start + step].masked_fill(~leaf[own], -torch.inf)
+        values[start : start + step], places = some.topk(count, dim=1)
+        classes[start : start + step] = own[places]
+    return values, classes
 
 
 def _percent(share: float | None) -> float | None:

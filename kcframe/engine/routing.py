@@ -1,7 +1,8 @@
 """Which teacher sees which image, and what they say (eq. 2's z*).
 
-An image asks the teachers that know one of its labels: for specialists, the label picks the vertical and
-the vertical picks the teacher. Each teacher sees its own images once, in inference mode.
+An image asks the teachers that know one of its labels (not of those that are more likely wrong): for
+specialists, the label picks the vertical and the vertical picks the teacher. Each teacher sees its own images
+once, in inference mode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Router:
     """Asks teachers and unites what they say into sparse soft targets.
 
     A class that several asked teachers name gets the largest of their probabilities (our choice). A
-    label that no teacher at all knows keeps its hard value 1: with no one to ask, eq. 2 would train it
+    label that no teacher at all knows keeps its hard value: with no one to ask, eq. 2 would train it
     as a negative.
     """
 
@@ -50,7 +51,8 @@ class Router:
     def assign(self, labels: Labels) -> Tensor:
         """bool [B, T]: which of T teachers each image asks."""
         asked = torch.zeros(len(labels), len(self.teachers), dtype=torch.int32)
-        asked.index_add_(0, labels.rows(), self.knows[labels.classes.long()].int())
+        likely = labels.likely()
+        asked.index_add_(0, likely.rows(), self.knows[likely.classes.long()].int())
         return asked > 0
 
     @torch.inference_mode()
@@ -86,7 +88,8 @@ class Router:
         orphans = self.orphan[labels.classes.long()]
         rows.append(labels.rows()[orphans].to(self.device))
         classes.append(labels.classes[orphans].long().to(self.device))
-        values.append(torch.ones(int(orphans.sum()), device=self.device))
+        sure = torch.ones(len(orphans)) if labels.values is None else labels.values
+        values.append(sure[orphans].to(self.device))
         return self._unite(torch.cat(rows), torch.cat(classes), torch.cat(values))
 
     def _unite(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

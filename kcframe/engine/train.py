@@ -152,7 +152,7 @@ class Trainer:
             if self.step % train.log_every == 0 or self.step == self.num_steps:
                 self._note("step", self.step / per_epoch, self._readings(terms, loss))
             end_of_epoch = self.step % per_epoch == 0
-            if self.world.rank == 0 and end_of_epoch and self._evaluation_due(self.step // per_epoch):
+            if self.world.rank == 0 and end_of_epoch and train.evaluates_after(self.step // per_epoch):
                 found = self._evaluate()
                 self.listener.evaluated(self.step // per_epoch, found)
                 self._note("evaluation", self.step // per_epoch, found.summary())
@@ -161,6 +161,7 @@ class Trainer:
             if end_of_epoch or due or stop:
                 # Before the checkpoint: what it has passed is listed.
                 self.bad.write(self.run_dir, job.folder, world.rank)
+                self.bad.count(world)
             if self.world.rank == 0 and (end_of_epoch or due or stop):
                 self.log.flush()
                 self.run_dir.write(self.checkpoint_name, pack(self.state()))
@@ -193,10 +194,6 @@ class Trainer:
             step=self.step,
             num_steps=self.num_steps,
         )
-
-    def _evaluation_due(self, epoch: int) -> bool:
-        every = self.job.train.evaluate_every
-        return epoch == self.job.train.epochs or (bool(every) and epoch % every == 0)
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; each term of the loss, float32 [M]."""
@@ -233,10 +230,10 @@ class Trainer:
         return terms
 
     def _listed(self, labels: Labels) -> SlotTargets:
-        """1 for each of them."""
-        rows, classes = (t.to(self.world.device) for t in (labels.rows(), labels.classes))
-        ones = torch.ones(len(rows), device=self.world.device)
-        return SlotTargets(self.index, len(labels), rows, classes, ones)
+        """As targets: how sure each of them is."""
+        values = torch.ones(len(labels.classes)) if labels.values is None else labels.values
+        rows, classes, values = (t.to(self.world.device) for t in (labels.rows(), labels.classes, values))
+        return SlotTargets(self.index, len(labels), rows, classes, values)
 
     def _autocast(self):
         if self.job.train.precision == "bfloat16":
@@ -301,7 +298,7 @@ class Trainer:
     def _resume(self) -> None:
         if not self.run_dir.exists(self.checkpoint_name):
             return
-        self.bad.read(self.run_dir, self.job.folder, self.world.rank)
+        self.bad.read(self.run_dir, self.job.folder, self.world.rank, self.world.size)
         saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.path(self.checkpoint_name))
         self.student.load_state_dict(saved["model"])
         self.objective.load_state_dict(saved["objective"])

@@ -19,17 +19,21 @@ from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
+LIKELY = 0.5
+
 
 @dataclass(frozen=True)
 class Labels:
     """Multi-label targets of n images, sparse: image i has `classes[offsets[i]:offsets[i+1]]`.
 
     offsets: int64 [n+1]; classes: int32 [total], class ids, ascending within an image, with all
-    ancestors already in (`Taxonomy.with_ancestors`).
+    ancestors already in (`Taxonomy.with_ancestors`). values: float32 [total], in (0, 1], how sure each label
+    is: what it is as a target of eq. 1; None: all 1. Figures count those of LIKELY and more.
     """
 
     offsets: Tensor
     classes: Tensor
+    values: Tensor | None = None
 
     @classmethod
     def from_lists(cls, labels: Iterable[Iterable[int]]) -> Labels:
@@ -50,19 +54,29 @@ class Labels:
         """int64 [total]: the image that each entry of `classes` belongs to."""
         return torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
 
+    def likely(self) -> Labels:
+        """Those of which nobody doubts, or of which more doubt that they are wrong."""
+        if self.values is None:
+            return self
+        return self._some(self.values >= LIKELY, self.classes)
+
     def restrict(self, new_ids: Tensor) -> Labels:
         """Only some classes, renumbered. new_ids: int [N], each class's new id, -1 to leave it out."""
         renumbered = new_ids.to(torch.int32)[self.classes.long()]
-        kept = renumbered >= 0
+        return self._some(renumbered >= 0, renumbered)
+
+    def _some(self, kept: Tensor, classes: Tensor) -> Labels:
         counts = torch.bincount(self.rows()[kept], minlength=len(self))
-        return Labels(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), renumbered[kept])
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Labels(offsets, classes[kept], None if self.values is None else self.values[kept])
 
     def take(self, indices: Tensor) -> Labels:
         """The labels of some images, in the order asked for. indices: int64 [B]."""
         counts = self.offsets.diff()[indices]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         within = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], counts)
-        return Labels(offsets, self.classes[torch.repeat_interleave(self.offsets[indices], counts) + within])
+        taken = torch.repeat_interleave(self.offsets[indices], counts) + within
+        return Labels(offsets, self.classes[taken], None if self.values is None else self.values[taken])
 
 
 def known_images(labels: Labels, absent: Labels | None = None) -> Tensor:
@@ -71,6 +85,16 @@ def known_images(labels: Labels, absent: Labels | None = None) -> Tensor:
     if absent is not None:
         known = known + absent.offsets.diff()
     return (known > 0).nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class ReadCost:
+    """Of one picture, on average: requests to the storage, and bytes that it sends. again: whether that is to
+    be paid each time the picture is read; False: once on each machine, which then keeps it."""
+
+    requests: float
+    bytes: float
+    again: bool
 
 
 class ImageSet(ABC):
@@ -101,6 +125,10 @@ class ImageSet(ABC):
         nothing of the picture itself (a storage that fails) is raised all the same.
         """
         return self.load(indices, keys), {}
+
+    def read_cost(self) -> ReadCost | None:
+        """What reading costs the storage; None: pictures are made, or lie in memory."""
+        return None
 
     @property
     def groups(self) -> Tensor | None:

@@ -51,10 +51,11 @@ class SparseTargets:
 class BlockTargets:
     """What the B images of a batch should be in one vertical's N_v classes.
 
-    hard: 1 for each label. soft: the teachers' probabilities (eq. 2's z*), or None where no teacher is
-    asked. Everything not listed is 0: a negative, not a gap; only where the data knows of gaps (absent is not
-    None) is what is neither in hard nor in absent unknown. temperature_scale: what the pacing multiplies this
-    vertical's temperature by, a number or a tensor of one.
+    hard: 1 for each label, less where the data is less sure. soft: the teachers' probabilities (eq. 2's
+    z*), or None where no teacher is asked. Everything not listed is 0: a negative, not a gap; only where
+    the data knows of gaps (absent is not None) is what is neither in hard nor in absent unknown.
+    temperature_scale: what the pacing multiplies this vertical's temperature by, a number or a tensor of
+    one.
     """
 
     vertical: int

@@ -60,6 +60,10 @@ class Train(Section):
         None, ge=1, description="steps between checkpoints, beside the one after every epoch"
     )
 
+    def evaluates_after(self, epoch: int) -> bool:
+        """Whether the network is measured after an epoch, counted from 1."""
+        return epoch == self.epochs or (bool(self.evaluate_every) and epoch % self.evaluate_every == 0)
+
 
 class Classifier(Section):
     """The last layer of the head: one matrix [N_v, hidden] a vertical."""

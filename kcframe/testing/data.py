@@ -84,6 +84,9 @@ class DataSuite(PluginSuite):
                 expect(
                     found == dtype, f"{split}: labels.{what} is {found}, not {dtype}: use Labels.from_lists"
                 )
+            if (values := labels.values) is not None:
+                fits = len(values) == len(labels.classes) and bool(((values > 0) & (values <= 1)).all())
+                expect(fits, f"{split}: labels.values should be one for each of classes, above 0 and up to 1")
             for index in _some(len(labels), LISTED):
                 own = labels.of(index)
                 where = f"{split}: {images.name(index)}: labels {own}"

@@ -112,7 +112,7 @@ def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, 
         return labels, (), torch.arange(ours.num_classes)
     known = ours.class_ids
     new_ids = torch.tensor([known.get(name, -1) for name in theirs.classes])
-    kept = labels.restrict(new_ids)
+    kept = labels.likely().restrict(new_ids)
     with_ours = Labels.from_lists(ours.with_ancestors(kept.of(image)) for image in range(len(kept)))
     return with_ours, tuple(name for name in theirs.classes if name not in known), new_ids
 

@@ -91,7 +91,7 @@ def measure(
         classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings, absent
     )
     seconds = time.perf_counter() - began
-    labels = pictures.labels.take(found.measured)
+    labels = pictures.labels.take(found.measured).likely()
     leaf = torch.from_numpy(taxonomy.is_leaf)
     rows, classes = labels.rows(), labels.classes.long()
     has_leaf = torch.zeros(len(labels), dtype=torch.bool)

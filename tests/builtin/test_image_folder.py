@@ -403,7 +403,7 @@ def test_an_error_without_words_still_says_something(folder, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr("kcframe.builtin.data.stored.decode", fail)
+    monkeypatch.setattr("kcframe.builtin.data.stores.pictures.decode", fail)
     with pytest.raises(DataError, match="cannot be decoded: MemoryError"):
         source(folder).split("train").load(torch.tensor([0]), None)
 

@@ -7,6 +7,9 @@ import functools
 import http.server
 import json
 import random
+import subprocess
+import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +23,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from kcframe.assemble import construct
+from kcframe.builtin.data import label_arrays
 from kcframe.builtin.data.open_images import index as indexing
 from kcframe.builtin.data.open_images.index import image_name
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
@@ -280,14 +284,33 @@ def test_labels_are_those_of_a_slow_reading(tree, rows, least):
         "sparrow": {"bird", "animal"}, "taxi": {"land vehicle", "vehicle"}, "wine": {"drink"},
     }  # fmt: skip
     names = {mid: name for name, mid in MIDS.items()}
-    expected: dict[str, set[str]] = {}
     with (tree / "train-annotations-human-imagelabels.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["LabelName"] in names and float(row["Confidence"]) >= least:
-                name = names[row["LabelName"]]
-                expected.setdefault(row["ImageID"], set()).update({name, *above.get(name, ())})
+        read = [
+            (row["ImageID"], names[row["LabelName"]], float(row["Confidence"]))
+            for row in csv.DictReader(file)
+            if row["LabelName"] in names
+        ]
+    gone = {(image, name) for image, name, sure in read if sure == 0}
+    expected: dict[str, dict[str, float]] = {}
+    for image, name, sure in read:
+        kinds = {name, *above.get(name, ())}
+        # A machine is not believed where a person says no, of the class or of what it is a kind of.
+        if sure >= least and (sure == 1 or not any((image, kind) in gone for kind in kinds)):
+            own = expected.setdefault(image, {})
+            own.update({kind: max(sure, own.get(kind, 0)) for kind in kinds})
     found = source(tree, min_confidence=least)
-    assert labels_of(found) == expected
+    assert {image: own for image, own in labels_of(found).items() if own} == {
+        image: set(own) for image, own in expected.items()
+    }
+    assert found.split("train").labels.values is None
+    weighed = source(tree, min_confidence=least, confidence="weight")
+    images, classes = weighed.split("train"), weighed.taxonomy.classes
+    values = images.labels.values if least < 1 else torch.ones(len(images.labels.classes))
+    told: dict[str, dict[str, float]] = {}
+    for row, c, sure in zip(images.labels.rows(), images.labels.classes, values, strict=True):
+        name = image_name(images.ids, int(row))
+        told.setdefault(name, {})[classes[c]] = round(float(sure), 6)
+    assert told == expected
     for split in ("train", "test"):
         labels = found.split(split).labels
         for image in range(len(labels)):
@@ -352,7 +375,7 @@ def test_more_images_than_get_their_ancestors_at_once(tree, monkeypatch):
     rows = [(image_id(n), draws.choice(list(MIDS.values())), 1) for n in range(1, 200) for _ in range(3)]
     write_labels(tree / "train-annotations-human-imagelabels.csv", rows)
     whole = labels_of(source(tree))
-    monkeypatch.setattr(indexing, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(label_arrays, "IMAGES_AT_ONCE", 7)
     assert labels_of(source(tree)) == whole
 
 
@@ -414,7 +437,7 @@ def test_addresses_are_shown_without_their_secrets(tree):
     assert images.name(0).startswith("https://host/train/")
     assert "secret" not in images.name(0)
     assert "hidden" not in images.name(0)
-    assert images.path(0).startswith("https://me:secret@host/train/")
+    assert images.store.place(0).path.startswith("https://me:secret@host/train/")
 
 
 def test_a_missing_picture_is_named_and_skipped(tree):
@@ -488,7 +511,78 @@ def test_what_is_not_on_the_web_is_said(tree, web):
         source(web, images="x/{id}", test_split="vaildation").taxonomy  # noqa: B018 - built when asked
 
 
+# -- tar shards ------------------------------------------------------------------------------------
+
+
+def in_shards(tree, root):
+    """The files of a split's images, in two shards and other folders, as Open Images publishes them."""
+    root.mkdir()
+    for split in ("train", "validation"):
+        files = sorted((tree / split).glob("*"))
+        for shard in range(2):
+            with tarfile.open(root / f"{split}_{shard}.tar", "w") as archive:
+                for file in files[shard::2]:
+                    archive.add(file, f"{split}/{file.stem.upper() if shard else file.stem}.jpg")
+                archive.addfile(tarfile.TarInfo("README.txt"))
+
+
+def test_pictures_in_tar_shards_are_those_in_files(tree, tmp_path):
+    for split, images in (("train", (1, 2, 3, 4)), ("validation", (11,))):
+        (tree / split).mkdir()
+        for number in images:
+            Image.new("RGB", (9, 7), (20 * number, 5, 99)).save(tree / split / f"{image_id(number)}.png")
+    in_shards(tree, tmp_path / "tars")
+    options = {"cache": str(tmp_path / "cache"), "image_size": 8}
+    files = source(tree, images=f"{tree}/{{split}}/{{id}}.png", **options)
+    for stars in ("{split}_*.tar", "{split}_{0..1}.tar"):
+        shards = source(tree, images=f"{tmp_path}/tars/{stars}", **options)
+        for split in ("train", "test"):
+            found, expected = (
+                each.split(split).load_readable(torch.arange(len(each.split(split))), None)
+                for each in (shards, files)
+            )
+            assert torch.equal(found[0], expected[0])
+            assert list(found[1]) == list(expected[1])
+    assert f"in no shard: {image_id(12)}: no such file" in next(iter(found[1].values()))
+    assert "train_0.tar: " in shards.split("train").name(0) + shards.split("train").name(1)
+
+
+def test_what_is_wrong_with_addresses_of_shards_is_said(tree, tmp_path):
+    in_shards(tree, tmp_path / "tars")
+    for images, said in (
+        (f"{tmp_path}/tars/{{split}}_9*.tar", "data.options.images: no file '.*train_9"),
+        (
+            f"{tmp_path}/tars/{{split}}_*.tar",
+            "images: .*train_0.tar: no picture in it is called",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            source(tree, images=images).split("train")
+
+
 # -- cache -----------------------------------------------------------------------------------------
+
+
+START = """
+import sys
+from kcframe.assemble import construct
+from kcframe.builtin.data.open_images import index
+from kcframe.recipe.schema import PluginRef
+
+real = index.build_index
+index.build_index = lambda tables: print("built", flush=True) or real(tables)
+options = {"metadata": sys.argv[1], "images": "x/{id}.jpg", "cache": sys.argv[2]}
+print(len(construct("data", PluginRef(name="open-images", options=options)).split("train")))
+"""
+
+
+def test_processes_that_start_together_read_the_tables_once(tree, tmp_path):
+    command = [sys.executable, "-c", START, str(tree), str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [each[-1] for each in said] == ["4", "4"]
+    assert sum(each.count("built") for each in said) == 2  # one a split
 
 
 def test_the_second_start_reads_no_table(tree, tmp_path, monkeypatch):
@@ -533,10 +627,14 @@ def test_a_cache_that_cannot_be_written_is_said(tree, tmp_path):
          "its Subcategory should be a list"),
         (lambda t: (t / "class-descriptions.csv").write_bytes(b"/m/1,a\n/m/2,\xff\n"), "line 2: not UTF-8"),
         (lambda t: write_labels(t / "train-annotations-human-imagelabels.csv", [("xyz", MIDS["taxi"], 1)]),
-         "ImageID 'xyz' is not 16 hexadecimal digits"),
+         "imagelabels.csv: line 2: ImageID 'xyz' is not 16 hexadecimal digits"),
         (lambda t: write_labels(
-            t / "train-annotations-human-imagelabels.csv", [("g" * 16, MIDS["taxi"], 1)]),
-         "ImageID 'gggggggggggggggg' is not 16"),
+            t / "train-annotations-human-imagelabels.csv",
+            [(image_id(1), MIDS["taxi"], 1), ("x", "/m/unheard", 1), ("g" * 16, MIDS["taxi"], 1)]),
+         "line 4: ImageID 'gggggggggggggggg' is not 16"),
+        (lambda t: (t / "bbox_hierarchy.json").write_text(json.dumps({"name": "Entity", "children": [
+            {"name": "bird", "children": [{"name": "sparrow", "children": [{"name": "bird"}]}]}]})),
+         "/meta: the hierarchy goes in a circle through class"),
         (lambda t: write_labels(
             t / "train-annotations-human-imagelabels.csv", [], header="Image,Source,LabelName,Confidence"),
          "no column 'ImageID': its first line is Image,Source"),

@@ -13,6 +13,7 @@ from kcframe.assemble import build_source
 from kcframe.engine.bad_images import SURELY, BadImages, load_in_full
 from kcframe.engine.batches import Plan
 from kcframe.engine.sampler import Sampler
+from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.pipeline import run
@@ -95,6 +96,41 @@ def test_when_nearly_all_are_bad_nobody_waits_for_the_share():
     bad = BadImages(9_000_000, 0.01)
     with pytest.raises(DataError, match=f"{SURELY // 2 + 1} of the last {SURELY}, cannot"):
         bad.add(dict.fromkeys(range(SURELY // 2 + 1), "gone"), SURELY)
+
+
+def test_all_workers_images_are_counted_together_each_once():
+    """Three workers: this one has met 1 and 2, the others 2 and 7."""
+
+    def others_too(tensor):
+        if len(tensor) == 1:
+            tensor += 1  # somebody has met one
+        else:
+            tensor[[2, 7]] += 1
+
+    world = World(0, 3, all_reduce=others_too)
+    for limit, total in ((0.3, 3), (0.2, None)):
+        bad = BadImages(10, limit)
+        bad.add({1: "a.jpg: gone", 2: "b.jpg: gone"}, 5)
+        if total is not None:
+            bad.count(world)
+            assert bad.total == total
+        else:
+            with pytest.raises(DataError, match="3 images, of all 3 workers, cannot.*0.2 allows 2 of the 10"):
+                bad.count(world)
+
+
+def test_the_lists_of_workers_that_are_gone_are_read_too(tmp_path):
+    run_dir = RunDir(tmp_path)
+    for rank in range(5):
+        bad = BadImages(100, 0.5)
+        bad.add({rank: "gone"}, 10)
+        bad.write(run_dir, "arms/a", rank)
+    read = []
+    for rank in range(2):
+        bad = BadImages(100, 0.5)
+        bad.read(run_dir, "arms/a", rank, 2)
+        read.append(sorted(bad.reasons))
+    assert read == [[0, 2, 4], [1, 3]]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from kcframe.engine import average_precision as average_precision_module
+from kcframe.engine import evaluate as evaluation
 from kcframe.engine.average_precision import average_precision
 from kcframe.engine.evaluate import Settings, _variety, evaluate
 from kcframe.interfaces.data import ImageSet, Labels
@@ -72,7 +75,12 @@ def measure(taxonomy: Taxonomy, logits: torch.Tensor, labels: list[list[int]]):
     return evaluate(student, images, images.labels, indices, taxonomy, Settings(2, torch.device("cpu")))
 
 
-def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals():
+@pytest.mark.parametrize("numbers", [10**6, 80, 1])
+def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals(numbers, monkeypatch):
+    """However many logits there are at a time."""
+    for module in (evaluation, average_precision_module):
+        monkeypatch.setattr(module, "MAX_SCORES", numbers)
+    monkeypatch.setattr(evaluation, "MAX_LOGITS", numbers)
     torch.manual_seed(0)
     taxonomy = Taxonomy.build({"a": ["0", "1", "2"], "b": ["3", "4"], "c": ["5", "6", "7"]})
     labels = [[int(c)] if c != 2 else [0, 4] for c in torch.randint(0, 5, (40,))]  # c: no image
@@ -84,6 +92,7 @@ def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals():
     aps = [
         average_precision_score(truth[:, c], logits[:, c]) if truth[:, c].any() else None for c in range(8)
     ]
+    assert found.top_classes.tolist() == logits.topk(5).indices.tolist()
     a = np.mean([x for x in aps[:3] if x is not None])
     b = np.mean([x for x in aps[3:5] if x is not None])
     assert found.mean("ap") == pytest.approx(100 * (a + b) / 2)
@@ -93,6 +102,18 @@ def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals():
         [average_precision_score(truth[own, c], logits[own, c]) for c in (3, 4) if truth[own, c].any()]
     )
     assert found.per_vertical["b"]["routed_ap"] == pytest.approx(100 * routed)
+
+
+def test_labels_that_are_more_likely_wrong_do_not_count():
+    taxonomy = Taxonomy.build({"a": ["x", "y"], "b": ["z"]})
+    torch.manual_seed(1)
+    logits, images = torch.randn(6, 3), Numbers([[0, 2], [1], [0, 1], [2], [1, 2], [0]])
+    sure = torch.tensor([1, 0.4, 0.5, 0.9, 0.1, 1, 0.7, 0.2, 1])
+    weighed = replace(images.labels, values=sure)
+    student, settings = Scores(logits, taxonomy.sizes), Settings(2, torch.device("cpu"))
+    found = evaluate(student, images, weighed, torch.arange(6), taxonomy, settings)
+    expected = measure(taxonomy, logits, [[0], [1], [0], [2], [1], [0]])
+    assert found.per_vertical == expected.per_vertical
 
 
 def test_top1_counts_leaves_only_and_confusion_says_where_the_rest_went():

@@ -117,6 +117,18 @@ def test_a_label_that_no_teacher_knows_stays_as_it_is():
     assert dense[0, 0] == 0.5
 
 
+def test_a_label_that_is_more_likely_wrong_asks_no_teacher():
+    a, b = teacher([0.0], [0]), teacher([0.0], [3])
+    router = Router([a, b], TAXONOMY.num_classes, torch.sigmoid, None, CPU)
+    given = Labels.from_lists([[0, 3, 4], [3]])
+    labels = Labels(given.offsets, given.classes, torch.tensor([0.9, 0.4, 0.3, 0.5]))
+    rows, classes, values = router(torch.rand(2, 1, 2, 2), labels)
+    # Nobody knows class 4: it stays as sure as it is.
+    assert rows.tolist() == [0, 0, 1]
+    assert classes.tolist() == [0, 4, 3]
+    torch.testing.assert_close(values, torch.tensor([0.5, 0.3, 0.5]))
+
+
 def test_teachers_are_frozen_and_in_evaluation_mode():
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 1))
     t = Teacher("t", network, torch.tensor([0]), channels=1, mean=(0.0,), std=(1.0,), input_size=None).train()

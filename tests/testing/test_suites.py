@@ -10,6 +10,7 @@ from PIL import Image
 from kcframe.registry import installed
 from kcframe.testing import SUITES
 from kcframe.testing.checks import check_names, run_checks
+from tests.labelled_files import COUNTS, write_parquet, write_shards
 
 SMALL = {"s1": 16, "s2": 8}
 PLUGINS = {
@@ -37,6 +38,8 @@ PLUGINS = {
         }
     ],
     ("data", "image-folder"): [{"image_size": 8, "threads": 1}],
+    ("data", "webdataset"): [{"image_size": 8, "threads": 1}],
+    ("data", "parquet"): [{"image_size": 8, "threads": 1}],
     ("data", "open-images"): [{"image_size": 8, "threads": 1, "cache": None}],
     ("teacher", "specialists"): [{}],
     ("teacher", "checkpoint"): [{}],
@@ -113,6 +116,13 @@ def test_builtins_pass(kind, name, options, request, tmp_path):
     if name == "open-images":
         root = request.getfixturevalue("open_images")
         options = {**options, "metadata": root, "images": f"{root}/{{split}}/{{id}}.png"}
+    if name in ("webdataset", "parquet"):
+        for split in COUNTS:
+            write_shards(tmp_path, split)
+        write_parquet(tmp_path)
+        ending = "tar" if name == "webdataset" else "parquet"
+        addresses = {split: f"{tmp_path}/{split}-*.{ending}" for split in COUNTS}
+        options = {**options, **addresses, "cache": str(tmp_path / "cache")}
     if name == "checkpoint":
         path, classes = request.getfixturevalue("specialist")
         (tmp_path / "map.json").write_text(json.dumps({classes[0]: classes[0]}))

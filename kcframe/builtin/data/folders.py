@@ -12,6 +12,7 @@ from typing import NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from kcframe.builtin.data.stores.store import storage_options
 from kcframe.errors import DataError, did_you_mean
 
 
@@ -28,7 +29,7 @@ class Listing(NamedTuple):
     left_out: Counter[str]
 
 
-def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
+def list_pictures(root: str, split: str, extensions: Sequence[str], anonymous: bool = False) -> Listing:
     """All pictures of a split, sorted, so that an image's index is the same on every machine.
 
     Names that begin with a dot are passed over. Raises DataError if the folder is missing, cannot be
@@ -36,7 +37,7 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
     """
     name = f"{root.rstrip('/')}/{split.strip('/')}"
     with _named(name, f"data.options.root: no folder '{root}'"):
-        filesystem, path = fsspec.url_to_fs(root)
+        filesystem, path = fsspec.url_to_fs(root, **storage_options(root, anonymous))
         folder = posixpath.join(path, posixpath.normpath(split.strip("/")))
         if filesystem.isfile(path):
             raise DataError(f"data.options.root: '{root}' is a file, not a folder")
@@ -49,7 +50,7 @@ def list_pictures(root: str, split: str, extensions: Sequence[str]) -> Listing:
 def list_folder(url: str, extensions: Sequence[str]) -> Listing:
     """As `list_pictures`, of a folder that is no split: any URL, a bucket's root or '.' as well."""
     with _named(url, f"no folder '{url}'"):
-        filesystem, folder = fsspec.url_to_fs(url)
+        filesystem, folder = fsspec.url_to_fs(url, **storage_options(url, False))
         if not filesystem.isdir(folder):
             what = "is a file, not a folder" if filesystem.exists(folder) else "no such folder"
             raise DataError(f"{url}: {what}")

@@ -12,7 +12,10 @@ import torch
 from kcframe.builtin.data.folder_classes import class_ids, taxonomy_of_folders
 from kcframe.builtin.data.folders import Listing, list_pictures
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
-from kcframe.builtin.data.stored import Augmentation, StoredPictures
+from kcframe.builtin.data.stores.disk_cache import DiskCache
+from kcframe.builtin.data.stores.options import Augmentation
+from kcframe.builtin.data.stores.pictures import StoredPictures, picture_cache
+from kcframe.builtin.data.stores.store import Place, PlacedStore
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.interfaces.pictures import formats_of
@@ -42,8 +45,8 @@ class ImageFolder(DataSource):
     def _built(self) -> tuple[Taxonomy, dict[str, ImageFolderSet], Counter[str]]:
         options = self.options
         formats = formats_of(options.extensions)
-        train = list_pictures(options.root, options.train, options.extensions)
-        test = list_pictures(options.root, options.test, options.extensions)
+        train = list_pictures(options.root, options.train, options.extensions, options.anonymous)
+        test = list_pictures(options.root, options.test, options.extensions, options.anonymous)
         if options.taxonomy is None:
             taxonomy = taxonomy_of_folders(train, test)
         else:
@@ -57,6 +60,7 @@ class ImageFolder(DataSource):
                 formats,
                 options.augmentation,
                 options.threads,
+                ListedFiles(listing, options.anonymous, picture_cache(options)),
             )
             for name, listing in (("train", train), ("test", test))
         }
@@ -93,15 +97,24 @@ class ImageFolderSet(StoredPictures):
         formats: Sequence[str],
         augmentation: Augmentation = "none",
         threads: int = 4,
+        store: ListedFiles | None = None,
     ):
         """class_ids: one an entry of `listing.files`. formats: Pillow's names of what may be decoded."""
-        super().__init__(listing.root, transform, augmentation, threads, formats)
-        self.listing = listing
         by_class = Labels.from_lists(taxonomy.with_ancestors([c]) for c in range(taxonomy.num_classes))
-        self.labels = by_class.take(torch.tensor(class_ids))
+        labels = by_class.take(torch.tensor(class_ids))
+        self.listing = listing
+        super().__init__(store or ListedFiles(listing), labels, transform, formats, augmentation, threads)
+
+
+class ListedFiles(PlacedStore):
+    """The files of a listing."""
+
+    def __init__(self, listing: Listing, anonymous: bool = False, cache: DiskCache | None = None):
+        super().__init__(listing.root, anonymous, cache)
+        self.listing = listing
 
     def name(self, index: int) -> str:
         return f"{self.listing.name}/{self.listing.files[index]}"
 
-    def path(self, index: int) -> str:
-        return f"{self.listing.folder}/{self.listing.files[index]}"
+    def place(self, index: int) -> Place:
+        return Place(f"{self.listing.folder}/{self.listing.files[index]}")

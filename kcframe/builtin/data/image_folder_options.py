@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kcframe.interfaces.options import PluginOptions
+from kcframe.builtin.data.stores.options import PictureOptions
 
 Extension = Annotated[str, Field(pattern="^[a-z0-9]+$")]
 
 
-class ImageFolderOptions(PluginOptions):
+class ImageFolderOptions(PictureOptions):
     """Folders of pictures, one folder a class."""
 
     root: str = Field(min_length=1, description="folder or URL (any fsspec protocol) of the two below")
@@ -26,12 +26,8 @@ class ImageFolderOptions(PluginOptions):
         'or JSON file ({"verticals": {name: [classes]}, "parents": {class: [classes]}}, or as in a run '
         "directory); null: pictures lie in <vertical>/<class>/",
     )
-    image_size: int = Field(224, ge=8, le=1024, description="side of a picture, in pixels")
     channels: Literal[1, 3] = Field(3, description="3: colour; 1: grey")
-    augmentation: Literal["crop-flip", "crop", "none"] = Field(
-        "crop-flip", description="random crop of 35% to 100% of the picture, and mirroring half of the time"
-    )
-    threads: int = Field(4, ge=1, le=256, description="pictures decoded at a time, in each worker")
+    threads: int = Field(4, ge=1, le=256, description="pictures fetched and decoded at a time, a worker")
     max_bad_fraction: float = Field(
         0.0, ge=0, le=1, description="pictures that may be missing or damaged, and are skipped; 0: none"
     )

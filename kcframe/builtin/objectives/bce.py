@@ -40,9 +40,9 @@ def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
     if targets.absent is None:
         return sparse_bce(logits, targets.hard)
     total = logits.new_zeros(len(logits))
-    for entries, value in ((targets.hard, 1.0), (targets.absent, 0.0)):
+    for entries, sign in ((targets.hard, 1.0), (targets.absent, 0.0)):
         y = logits[entries.rows, entries.columns]
-        total = total.index_add(0, entries.rows, F.softplus(y, threshold=40) - value * y)
+        total = total.index_add(0, entries.rows, F.softplus(y, threshold=40) - sign * entries.values * y)
     return total
 
 
@@ -52,9 +52,9 @@ def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | flo
         sparse_bce_gradient(logits, targets.hard, share, out)
         return
     out.zero_()
-    for entries, value in ((targets.hard, 1.0), (targets.absent, 0.0)):
+    for entries, sign in ((targets.hard, 1.0), (targets.absent, 0.0)):
         place = entries.rows, entries.columns
-        out[place] = ((logits[place].sigmoid() - value) * share).to(out.dtype)
+        out[place] = ((logits[place].sigmoid() - sign * entries.values) * share).to(out.dtype)
 
 
 class HardBce(Objective):

@@ -47,5 +47,5 @@ def _of_labels(logits: Tensor, labels: SparseTargets, values: Tensor) -> Tensor:
 
 
 def _shared_evenly(labels: SparseTargets) -> Tensor:
-    counts = torch.bincount(labels.rows, minlength=labels.shape[0])
-    return 1.0 / counts[labels.rows]
+    sums = labels.values.new_zeros(labels.shape[0]).index_add(0, labels.rows, labels.values)
+    return labels.values / sums.clamp_min(1)[labels.rows]  # what an unsure label leaves is none of these's

@@ -84,12 +84,13 @@ def groups_of_taxonomy(given: Taxonomy, names: Mapping[str, str], source: str) -
 
 
 def build_taxonomy(
-    groups: Groups, names: Mapping[str, str], kept: Iterable[str], rest: str | None
+    groups: Groups, names: Mapping[str, str], kept: Iterable[str], rest: str | None, source: str
 ) -> Taxonomy:
     """The taxonomy of the MIDs that are kept, by their names.
 
     A class whose parent is not kept becomes a kind of the next one above. rest: the vertical of classes in no
-    other; None leaves them out. DataError if nothing is left.
+    other; None leaves them out. source: of the groups, for errors. DataError if nothing is left, or if
+    classes are kinds of each other.
     """
     verticals, parents = groups
     wanted = dict.fromkeys(kept)
@@ -117,4 +118,7 @@ def build_taxonomy(
         return list(nearest)
 
     kept_parents = {names[mid]: above(mid, frozenset({mid})) for mid in wanted if names[mid] in inside}
-    return Taxonomy.build(found, {name: list_ for name, list_ in kept_parents.items() if list_})
+    try:
+        return Taxonomy.build(found, {name: list_ for name, list_ in kept_parents.items() if list_})
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None

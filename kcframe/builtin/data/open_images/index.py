@@ -15,17 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from kcframe.builtin.data.label_arrays import expanded
 from kcframe.builtin.data.open_images.files import Metadata
 from kcframe.errors import DataError
 from kcframe.storage import PAUSES_AT_FIRST, patiently, replacing
 
 NOT_SAID = 4  # instead of a number of quarter turns
-FORMAT = "2"  # of the cached files
+FORMAT = "3"  # of the cached files
 BLOCK = 2**24  # bytes of a table that are looked at together
-IMAGES_AT_ONCE = 1_000_000  # whose labels get their ancestors together
 DIGITS = np.full(256, 255, np.uint8)
 DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
@@ -36,7 +37,8 @@ class Index:
     """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
     `classes[offsets[i]:offsets[i+1]]`, ascending, each once, with ancestors; places among the MIDs.
     turns: uint8 [n], quarter turns counterclockwise that make it upright, or NOT_SAID. absent_offsets,
-    absent: likewise the classes that are verified absent, with all their kinds; None if nobody asks."""
+    absent: likewise the classes that are verified absent, with all their kinds; None if nobody asks.
+    confidences: float32 [L], of the labels; None if all count alike."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -44,6 +46,7 @@ class Index:
     turns: np.ndarray
     absent_offsets: np.ndarray | None = None
     absent: np.ndarray | None = None
+    confidences: np.ndarray | None = None
 
 
 def image_name(ids: np.ndarray, image: int) -> str:
@@ -55,7 +58,10 @@ def image_name(ids: np.ndarray, image: int) -> str:
 class Tables:
     """What an index is made of. files: label tables (ImageID,Source,LabelName,Confidence). images: the table
     of rotations, or None. mids: classes that count; above: each one and what it is a kind of, as places in
-    `mids`. min_confidence: labels below are left out. with_absent: whether confidence 0 is kept as well."""
+    `mids`. min_confidence: labels below are left out. with_absent: whether confidence 0 is kept as well.
+    weighted: whether confidences are kept.
+
+    What a person has verified absent is absent, whatever a machine says; where both are verified, present."""
 
     metadata: Metadata
     files: tuple[str, ...]
@@ -64,10 +70,12 @@ class Tables:
     above: Sequence[Sequence[int]]
     min_confidence: float
     with_absent: bool = False
+    weighted: bool = False
 
     def fingerprint(self) -> str:
         """Changes when anything of it does."""
-        said = [FORMAT, repr(self.min_confidence), repr(self.with_absent), *self.mids, json.dumps(self.above)]
+        how = (self.min_confidence, self.with_absent, self.weighted)
+        said = [FORMAT, repr(how), *self.mids, json.dumps(self.above)]
         tables = self.files if self.images is None else (*self.files, self.images)
         said += [self.metadata.fingerprint(file) for file in tables]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
@@ -78,20 +86,31 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
     if folder is None:
         return build_index(tables)
     path = Path(folder).expanduser() / "open-images" / f"{tables.fingerprint()}.safetensors"
+    if (index := _kept(path)) is not None:
+        return index
     try:
-        return Index(**load_file(path))
-    except (OSError, SafetensorError, TypeError):
-        pass  # not there yet, or damaged: made anew
-    index = build_index(tables)
-    try:
-        with replacing(path) as part:
-            save_file({name: array for name, array in vars(index).items() if array is not None}, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The processes of a fresh machine start together: one reads the tables, the others wait for it.
+        with FileLock(path.with_suffix(".lock")):
+            if (index := _kept(path)) is not None:
+                return index
+            index = build_index(tables)
+            with replacing(path) as part:
+                save_file({name: array for name, array in vars(index).items() if array is not None}, part)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
             f"data.options.cache: {path}: cannot be written: {reason}; give another folder, or null for none"
         ) from None
     return index
+
+
+def _kept(path: Path) -> Index | None:
+    """None if it is not there yet, or damaged: then it is made anew."""
+    try:
+        return Index(**load_file(path))
+    except (OSError, SafetensorError, TypeError):
+        return None
 
 
 def build_index(tables: Tables) -> Index:
@@ -101,37 +120,49 @@ def build_index(tables: Tables) -> Index:
     least = pa.scalar(np.float32(tables.min_confidence), pa.float32())
     columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
     present, absent = _Rows(), _Rows()
+    unsure = tables.min_confidence < 1
     for file in tables.files:
 
         def read(file: str = file) -> None:
             present.back_to(file)
             absent.back_to(file)
+            line = 2
             for batch in _table(metadata, file, columns):
                 place = pc.index_in(batch["LabelName"], value_set=known)
-                sure = pc.greater_equal(batch["Confidence"], least)
-                present.add(batch["ImageID"], place, sure, metadata, file)
-                if tables.with_absent:
-                    absent.add(batch["ImageID"], place, pc.equal(batch["Confidence"], 0), metadata, file)
+                confidence = batch["Confidence"]
+                ids = _Ids(batch["ImageID"], metadata, file, line)
+                line += len(batch)
+                present.add(ids, place, pc.greater_equal(confidence, least), confidence if unsure else None)
+                if tables.with_absent or unsure:
+                    absent.add(ids, place, pc.equal(confidence, 0))
 
         _patiently(read, metadata, file)
-    every, labels = present.sorted()
+    every, labels, sure = present.sorted()
     if not len(every):
         raise DataError(
             f"{metadata.url}: no label in {', '.join(tables.files)} is of a known class with a confidence of "
             f"{tables.min_confidence} or more"
         )
-    gone, gone_labels = absent.sorted()
-    found = np.union1d(every, gone)
+    gone, gone_labels, _ = absent.sorted()
+    found = np.union1d(every, gone) if tables.with_absent else np.unique(every)
+    below, num_classes = _turned_round(tables.above), len(tables.mids)
     offsets, gone_offsets = (_offsets(found, ids) for ids in (every, gone))
+    if len(gone) and not tables.with_absent:  # of other images, too
+        kept = np.isin(gone, found)
+        gone_offsets, gone_labels = _offsets(found, gone[kept]), gone_labels[kept]
     del every, gone
+    ends, kinds, _ = expanded(gone_offsets, gone_labels, below)
+    if sure is not None:
+        offsets, labels, sure = _verified_first(offsets, labels, sure, ends, kinds, num_classes)
     turns = np.full(len(found), NOT_SAID, np.uint8)
     if tables.images is not None:
         _patiently(lambda: _add_turns(turns, found, metadata, tables.images), metadata, tables.images)
-    offsets, classes = _expanded(offsets, labels, tables.above)
+    offsets, classes, sure = expanded(offsets, labels, tables.above, sure)
+    if not tables.weighted:
+        sure = None
     if not tables.with_absent:
-        return Index(found, offsets, classes, turns)
-    ends, kinds = _expanded(gone_offsets, gone_labels, _turned_round(tables.above))
-    return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, len(tables.mids)))
+        return Index(found, offsets, classes, turns, confidences=sure)
+    return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, num_classes), sure)
 
 
 def _offsets(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -150,32 +181,58 @@ def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
         raise DataError(f"{metadata.url}/{file}: cannot be read: {type(error).__name__}: {error}") from None
 
 
+@dataclass(frozen=True)
+class _Ids:
+    """A batch's column of image ids. line: of the file, that its first row is in."""
+
+    column: pa.Array
+    metadata: Metadata
+    file: str
+    line: int
+
+    def numbers(self, kept: pa.Array) -> np.ndarray:
+        """Those that are kept, as uint64."""
+        return _numbers(pc.filter(self.column, kept), self, kept)
+
+    def odd(self, place: int, kept: pa.Array) -> DataError:
+        """place: among those that are kept."""
+        row = int(np.flatnonzero(kept.to_numpy(zero_copy_only=False))[place])
+        return DataError(
+            f"{self.metadata.url}/{self.file}: line {self.line + row}: ImageID "
+            f"'{self.column[row].as_py()}' is not 16 hexadecimal digits"
+        )
+
+
 class _Rows:
-    """(image id, class) pairs, as they come."""
+    """(image id, class) pairs, as they come, and how sure they are."""
 
     def __init__(self) -> None:
         self.ids, self.classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        self.confidences: list[np.ndarray] = []
         self._before: dict[str, int] = {}
 
     def back_to(self, file: str) -> None:
         """Forget what has come since this was first said of a file."""
         length = self._before.setdefault(file, len(self.ids))
-        del self.ids[length:], self.classes[length:]
+        del self.ids[length:], self.classes[length:], self.confidences[max(length - 1, 0) :]
 
-    def add(self, ids: pa.Array, place: pa.Array, wanted: pa.Array, metadata: Metadata, file: str) -> None:
+    def add(self, ids: _Ids, place: pa.Array, wanted: pa.Array, confidence: pa.Array | None = None) -> None:
         """Those that are wanted and have a place."""
         kept = pc.fill_null(pc.and_(wanted, pc.is_valid(place)), False)
-        self.ids.append(_numbers(pc.filter(ids, kept), metadata, file))
+        self.ids.append(ids.numbers(kept))
         self.classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
+        if confidence is not None:
+            self.confidences.append(pc.filter(confidence, kept).to_numpy(zero_copy_only=False))
 
-    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, classes), ascending, each pair once."""
+    def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """(ids, classes, confidences), ascending, each pair once with its highest confidence."""
         ids, classes = np.concatenate(self.ids), np.concatenate(self.classes)
-        order = np.lexsort((classes, ids))
+        sure = np.concatenate(self.confidences) if self.confidences else None
+        order = np.lexsort((classes, ids) if sure is None else (-sure, classes, ids))
         ids, classes = ids[order], classes[order]
         fresh = np.ones(len(ids), bool)
         fresh[1:] = (ids[1:] != ids[:-1]) | (classes[1:] != classes[:-1])
-        return ids[fresh], classes[fresh]
+        return ids[fresh], classes[fresh], None if sure is None else sure[order][fresh]
 
 
 def _turned_round(above: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -191,47 +248,43 @@ def _without(
     offsets: np.ndarray, classes: np.ndarray, other_offsets: np.ndarray, other: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(offsets, classes) without what the same images have in others: what is present is not absent."""
-    num_images = len(offsets) - 1
-
-    def pairs(ends: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return np.repeat(np.arange(num_images) * num_classes, np.diff(ends)) + values
-
-    kept = np.setdiff1d(pairs(offsets, classes), pairs(other_offsets, other), assume_unique=True)
-    counts = np.bincount(kept // num_classes, minlength=num_images)
+    mine = _pairs(offsets, classes, num_classes)
+    theirs = _pairs(other_offsets, other, num_classes)
+    kept = np.setdiff1d(mine, theirs, assume_unique=True)
+    counts = np.bincount(kept // num_classes, minlength=len(offsets) - 1)
     return np.r_[0, np.cumsum(counts)].astype(np.int64), (kept % num_classes).astype(np.int32)
 
 
-def _expanded(
-    offsets: np.ndarray, labels: np.ndarray, lists: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets, classes) with each label replaced by its list, ascending, each once."""
-    num_classes, num_images = len(lists), len(offsets) - 1
-    counts = np.array([len(each) for each in lists])
-    flat = np.array([number for each in lists for number in each], np.int64)
-    first_of = np.r_[0, np.cumsum(counts)[:-1]]
-    ends, classes = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
-    for first in range(0, num_images, IMAGES_AT_ONCE):
-        last = min(first + IMAGES_AT_ONCE, num_images)
-        own = labels[offsets[first] : offsets[last]]
-        rows = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1]))
-        many = counts[own]
-        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-        pairs = np.repeat(rows * num_classes, many) + flat[np.repeat(first_of[own], many) + within]
-        pairs.sort()
-        pairs = pairs[np.diff(pairs, prepend=-1) != 0]
-        classes.append((pairs % num_classes).astype(np.int32))
-        in_image = np.bincount(pairs // num_classes, minlength=last - first)
-        ends.append(ends[-1][-1] + np.cumsum(in_image))
-    return np.concatenate(ends), np.concatenate(classes)
+def _pairs(offsets: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64: each (image, class) as one number, in order."""
+    return np.repeat(np.arange(len(offsets) - 1) * num_classes, np.diff(offsets)) + classes
+
+
+def _verified_first(
+    offsets: np.ndarray,
+    labels: np.ndarray,
+    sure: np.ndarray,
+    gone_offsets: np.ndarray,
+    gone: np.ndarray,
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(offsets, labels, confidences) without those that are not certain and verified absent."""
+    mine = _pairs(offsets, labels, num_classes)
+    theirs = _pairs(gone_offsets, gone, num_classes)
+    kept = (sure >= 1) | ~np.isin(mine, theirs)
+    counts = np.bincount(mine[kept] // num_classes, minlength=len(offsets) - 1)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), labels[kept], sure[kept]
 
 
 def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str) -> None:
     columns = {"ImageID": pa.string(), "Rotation": pa.float32()}
+    line = 2
     for batch in _table(metadata, file, columns, optional=("Rotation",)):
         if "Rotation" not in batch.schema.names:
             return  # V3 knows of none
         said = pc.is_valid(batch["Rotation"])
-        numbers = _numbers(pc.filter(batch["ImageID"], said), metadata, file)
+        numbers = _Ids(batch["ImageID"], metadata, file, line).numbers(said)
+        line += len(batch)
         quarter = pc.filter(batch["Rotation"], said).to_numpy(zero_copy_only=False) / 90
         places = np.searchsorted(ids, numbers).clip(0, len(ids) - 1)
         known = ids[places] == numbers
@@ -260,20 +313,18 @@ def _table(
                 raise DataError(f"{where}: {error}") from None
 
 
-def _numbers(ids: pa.Array, metadata: Metadata, file: str) -> np.ndarray:
-    """Strings of 16 hexadecimal digits as uint64."""
+def _numbers(ids: pa.Array, source: _Ids, kept: pa.Array) -> np.ndarray:
+    """Strings of 16 hexadecimal digits as uint64. source, kept: where they are from, for errors."""
     if not len(ids):
         return np.empty(0, np.uint64)
     lengths = pc.binary_length(ids)
     if pc.min(lengths).as_py() != 16 or pc.max(lengths).as_py() != 16:
-        odd = pc.filter(ids, pc.not_equal(lengths, 16))[0].as_py()
-        raise DataError(f"{metadata.url}/{file}: ImageID '{odd}' is not 16 hexadecimal digits")
+        raise source.odd(int(pc.index(pc.not_equal(lengths, 16), True).as_py()), kept)
     # All of one length, they lie in one piece: the strings' own memory, without a Python object for each.
     _, offsets, text = ids.buffers()
     start = np.frombuffer(offsets, np.int32)[ids.offset]
     digits = DIGITS[np.frombuffer(text, np.uint8, 16 * len(ids), start)].reshape(-1, 16)
     if digits.max() == 255:
-        odd = ids[int(np.flatnonzero((digits == 255).any(1))[0])].as_py()
-        raise DataError(f"{metadata.url}/{file}: ImageID '{odd}' is not 16 hexadecimal digits")
+        raise source.odd(int(np.flatnonzero((digits == 255).any(1))[0]), kept)
     bytes_ = digits[:, ::2] << 4 | digits[:, 1::2]
     return np.ascontiguousarray(bytes_).view(">u8").astype(np.uint64).reshape(-1)

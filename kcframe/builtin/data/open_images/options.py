@@ -6,20 +6,25 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kcframe.interfaces.options import PluginOptions
+from kcframe.builtin.data.stores.options import PictureOptions
 
 PUBLISHED = "s3://open-images-dataset/{split}/{id}.jpg"
 
 
-class OpenImagesOptions(PluginOptions):
+def in_shards(images: str) -> bool:
+    """Whether pictures lie in tar files."""
+    return images.endswith((".tar", ".tar.gz", ".tgz"))
+
+
+class OpenImagesOptions(PictureOptions):
     """Open Images V3 to V7, in the layouts that it is published in."""
 
     metadata: str = Field(min_length=1, description="folder or URL of the CSV, TXT and JSON files")
     images: str = Field(
-        PUBLISHED, min_length=1, description="path or URL of a picture, with {split} and {id} in it"
-    )
-    anonymous: bool = Field(
-        False, description="read s3:// without credentials, as the published bucket allows"
+        PUBLISHED,
+        min_length=1,
+        description="path or URL of a picture, with {split} and {id} in it; or of tar shards, as in "
+        "s3://bucket/{split}_*.tar, whose members are called ID.jpg",
     )
     train_split: str = Field("train", min_length=1, description="Open Images' split to learn from")
     test_split: str = Field("validation", min_length=1, description="Open Images' split to be measured on")
@@ -33,6 +38,11 @@ class OpenImagesOptions(PluginOptions):
         gt=0,
         le=1,
         description="labels below are left out: 1 for verified ones, less for machine-generated ones",
+    )
+    confidence: Literal["count", "weight"] = Field(
+        "count",
+        description="count: every label that is not left out counts as 1; weight: as much as its confidence "
+        "says, as a target of eq. 1. Figures and teachers take those of 0.5 and more for true",
     )
     unknown: Literal["negative", "ignore"] = Field(
         "negative",
@@ -52,17 +62,6 @@ class OpenImagesOptions(PluginOptions):
     min_images: int = Field(
         1, ge=1, description="training images that a class (with its kinds) must have, else it is left out"
     )
-    image_size: int = Field(224, ge=8, le=1024, description="side of a picture, in pixels")
-    augmentation: Literal["crop-flip", "crop", "none"] = Field(
-        "crop-flip", description="random crop of 35% to 100% of the picture, and mirroring half of the time"
-    )
-    threads: int = Field(16, ge=1, le=256, description="pictures fetched and decoded at a time, a worker")
-    max_bad_fraction: float = Field(
-        0.001, ge=0, le=1, description="pictures that may be missing or damaged, and are skipped"
-    )
-    cache: str | None = Field(
-        "~/.cache/kcframe", description="folder of this machine that keeps what was made of the label files"
-    )
 
     @model_validator(mode="after")
     def _two_splits(self) -> OpenImagesOptions:
@@ -76,16 +75,13 @@ class OpenImagesOptions(PluginOptions):
                 raise ValueError(f"labels: '{split}' should be one of {sorted(splits)}, with a file at least")
         return self
 
-    @field_validator("cache")
-    @classmethod
-    def _of_this_machine(cls, cache: str | None) -> str | None:
-        if cache is not None and "://" in cache:
-            raise ValueError(f"'{cache}': the cache is a folder of this machine")
-        return cache
-
     @field_validator("images")
     @classmethod
     def _has_places(cls, images: str) -> str:
+        if in_shards(images):
+            if images.replace("{split}", "a") == images and not any(sign in images for sign in "*?["):
+                raise ValueError(f"'{images}' should have {{split}} in it, as in s3://bucket/{{split}}_*.tar")
+            return images
         try:
             made = {images.format(split="a", id=number) for number in ("b", "c")}
         except (KeyError, IndexError, ValueError):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
-import fsspec
 import numpy as np
 import torch
-from PIL import Image
 
 from kcframe.builtin.data.open_images.classes import (
     Groups,
@@ -23,25 +20,15 @@ from kcframe.builtin.data.open_images.files import (
     read_descriptions,
     read_hierarchy,
     read_trainable,
-    without_secrets,
 )
-from kcframe.builtin.data.open_images.index import Index, Tables, cached_index, image_name
+from kcframe.builtin.data.open_images.index import Index, Tables, cached_index
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
-from kcframe.builtin.data.stored import StoredPictures
+from kcframe.builtin.data.open_images.pictures import OpenImagesSet
+from kcframe.builtin.data.stores.store import storage_options
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
-from kcframe.errors import DataError
 from kcframe.interfaces.data import DataSource, Labels
-from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
 from kcframe.taxonomy import Taxonomy
-
-TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, "exif")
-S3 = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
-    "retries": {"max_attempts": 4, "mode": "standard"},
-    "max_pool_connections": 64,
-}
 
 
 class OpenImages(DataSource):
@@ -97,7 +84,8 @@ class OpenImages(DataSource):
             for mid, count in zip(mids, counts, strict=True)
             if count >= options.min_images and mid in wanted
         ]
-        taxonomy = build_taxonomy(groups, names, kept, options.rest)
+        source = self._metadata.url if options.verticals == "hierarchy" else options.verticals
+        taxonomy = build_taxonomy(groups, names, kept, options.rest, source)
         self._left_out = len(names) - taxonomy.num_classes
         new_ids = _new_ids(mids, names, taxonomy)
         test = self._index(options.test_split, mids, above)
@@ -122,25 +110,24 @@ class OpenImages(DataSource):
         if files is None:
             files = (metadata.need(f"labels of split '{split}'", HUMAN, split=split),)
         images = metadata.find(IMAGES, split=split)
-        with_absent = options.unknown == "ignore"
         tables = Tables(
-            metadata, tuple(files), images, tuple(mids), above, options.min_confidence, with_absent
+            metadata,
+            tuple(files),
+            images,
+            tuple(mids),
+            above,
+            options.min_confidence,
+            with_absent=options.unknown == "ignore",
+            weighted=options.confidence == "weight",
         )
         return cached_index(tables, options.cache)
 
     def _set(self, split: str, index: Index, new_ids: torch.Tensor) -> OpenImagesSet:
-        labels = _labels(index.offsets, index.classes, new_ids)
+        labels = _labels(index.offsets, index.classes, new_ids, index.confidences)
         images = OpenImagesSet(self.options, self.transform, split, index, labels)
         if index.absent is not None:
             images.absent = _labels(index.absent_offsets, index.absent, new_ids)
         return images
-
-
-def storage_options(url: str, anonymous: bool) -> dict[str, object]:
-    """How a storage is to be talked to: patience for s3, credentials only where they are wanted."""
-    if not url.startswith(("s3://", "s3a://")):
-        return {}
-    return {"anon": anonymous, "config_kwargs": S3}
 
 
 def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]:
@@ -158,46 +145,20 @@ def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]
     return found
 
 
-def _labels(offsets: np.ndarray, classes: np.ndarray, new_ids: torch.Tensor) -> Labels:
+def _labels(
+    offsets: np.ndarray, classes: np.ndarray, new_ids: torch.Tensor, confidences: np.ndarray | None = None
+) -> Labels:
     """Renumbered, and ascending within each image."""
-    found = Labels(torch.from_numpy(offsets), torch.from_numpy(classes)).restrict(new_ids)
+    values = None if confidences is None else torch.from_numpy(confidences)
+    found = Labels(torch.from_numpy(offsets), torch.from_numpy(classes), values).restrict(new_ids)
     if bool((new_ids[new_ids >= 0].diff() > 0).all()):
         return found
     # A vertical that is called like `rest`.
-    pairs = (found.rows() * len(new_ids) + found.classes).sort().values
-    return Labels(found.offsets, (pairs % len(new_ids)).to(torch.int32))
+    order = (found.rows() * len(new_ids) + found.classes).argsort()
+    sorted_values = None if found.values is None else found.values[order]
+    return Labels(found.offsets, found.classes[order], sorted_values)
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
     """int64: each MID's class id, -1 for those left out."""
     return torch.tensor([taxonomy.class_ids.get(names[mid], -1) for mid in mids])
-
-
-class OpenImagesSet(StoredPictures):
-    """One split's pictures, behind the URL that the recipe gives."""
-
-    def __init__(
-        self, options: OpenImagesOptions, transform: Transform, split: str, index: Index, labels: Labels
-    ):
-        """labels: of all images of the index, in the taxonomy's ids."""
-        root = options.images.partition("{")[0]
-        given = storage_options(root, options.anonymous)
-        super().__init__(
-            root, transform, options.augmentation, options.threads, formats_of(("jpg", "png")), given
-        )
-        self.split, self.labels = split, labels
-        self.ids, self.turns = index.ids, index.turns
-        self.shown = without_secrets(options.images)
-        try:
-            self.path_template = fsspec.url_to_fs(options.images, **given)[1]
-        except (ImportError, ValueError) as error:
-            raise DataError(f"data.options.images: {self.shown}: {error}") from None
-
-    def name(self, index: int) -> str:
-        return self.shown.format(split=self.split, id=image_name(self.ids, index))
-
-    def path(self, index: int) -> str:
-        return self.path_template.format(split=self.split, id=image_name(self.ids, index))
-
-    def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
-        return TURNS[self.turns[index]]

@@ -1,68 +1,67 @@
-"""Pictures that lie in files, on this machine or behind any fsspec URL: read and decoded by threads."""
+"""Image sets of stored pictures: fetched, decoded and augmented by threads."""
 
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import fsspec
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from kcframe.builtin.data.crops import TRIES, random_box
-from kcframe.errors import DataError, StorageError
-from kcframe.interfaces.data import ImageSet
+from kcframe.builtin.data.stores.disk_cache import GIB, DiskCache
+from kcframe.builtin.data.stores.options import Augmentation, PictureOptions
+from kcframe.builtin.data.stores.store import Store
+from kcframe.errors import DataError, KcframeError, StorageError
+from kcframe.interfaces.data import ImageSet, Labels, ReadCost
 from kcframe.interfaces.pictures import decode
 from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.interfaces.transform import Transform, as_images
-from kcframe.storage import HOPELESS, PAUSES, patiently
+from kcframe.storage import HOPELESS
 
 CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
 
-Augmentation = Literal["crop-flip", "crop", "none"]
+WEIGHED = 64  # pictures whose size is asked for, to know them all
 
 
-class _Process(NamedTuple):
-    """What does not survive a fork: connections and threads."""
-
-    number: int
-    storage: fsspec.AbstractFileSystem
-    pool: ThreadPoolExecutor
+def picture_cache(options: PictureOptions) -> DiskCache | None:
+    """Where pictures are kept, if the options say that any are."""
+    if options.cache is None or not options.cache_gib:
+        return None
+    return DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
 
 
 class StoredPictures(ImageSet):
-    """The files of one split. A subclass says where each lies; threads start when first needed."""
+    """The pictures of one split, wherever they are stored; threads start when first needed."""
 
     def __init__(
         self,
-        root: str,
+        store: Store,
+        labels: Labels,
         transform: Transform,
-        augmentation: Augmentation,
-        threads: int,
         formats: Sequence[str],
-        storage_options: dict[str, object] | None = None,
+        augmentation: Augmentation = "none",
+        threads: int = 4,
     ):
-        """root: a URL; its storage has the files. formats: Pillow's names of what may be decoded."""
-        self.root, self.transform, self.augmentation = root, transform, augmentation
-        self.threads, self.formats = threads, formats
-        self.storage_options = storage_options or {}
-        self._process: _Process | None = None
+        """formats: Pillow's names of what may be decoded. threads: that fetch and decode at a time."""
+        self.store, self.labels, self.transform = store, labels, transform
+        self.augmentation, self.threads, self.formats = augmentation, threads, formats
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
-    @abstractmethod
-    def path(self, index: int) -> str:
-        """An image's path in the storage."""
+    def name(self, index: int) -> str:
+        return self.store.name(index)
 
     def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
         """What makes an image upright; 'exif': what its file says of itself."""
         return "exif"
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_process": None}
+        return self.__dict__ | {"_threads": None}
 
     def load(self, indices: Tensor, keys: Tensor | None) -> Tensor:
         images, bad = self.load_readable(indices, keys)
@@ -71,46 +70,60 @@ class StoredPictures(ImageSet):
         return images
 
     def load_readable(self, indices: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[int, str]]:
-        process = self._this_process()
         draws: Iterable[np.ndarray | None] = repeat(None)
         if keys is not None and self.augmentation != "none":
             draws = keyed_uniforms(keys, 1 + 4 * TRIES).double().numpy()
         size = self.transform.image_size
         pixels = np.zeros((len(indices), size, size, self.transform.channels), np.uint8)
         bad: dict[int, str] = {}
-        found = process.pool.map(self._picture, repeat(process.storage), indices.tolist(), draws)
-        for row, picture in enumerate(found):
+        for row, picture in enumerate(self._pool().map(self._picture, indices.tolist(), draws)):
             if isinstance(picture, str):
                 bad[row] = picture
             else:
                 pixels[row] = picture
         return as_images(pixels), bad
 
-    def _this_process(self) -> _Process:
-        if self._process is None or self._process.number != os.getpid():
-            storage, _ = fsspec.url_to_fs(self.root, **self.storage_options)
-            pool = ThreadPoolExecutor(self.threads, "pictures")
-            self._process = _Process(os.getpid(), storage, pool)
-        return self._process
+    def read_cost(self) -> ReadCost | None:
+        if not len(self):
+            return None
 
-    def _picture(
-        self, storage: fsspec.AbstractFileSystem, index: int, draws: np.ndarray | None
-    ) -> np.ndarray | str:
+        def size(index: int) -> int | None:
+            try:
+                return self.store.size(index)
+            except HOPELESS:
+                return None  # missing: it will be listed when it is read
+            except Exception as error:  # each storage raises its own
+                raise self._failed(index, error) from None
+
+        some = torch.linspace(0, len(self) - 1, min(len(self), WEIGHED)).round().long().tolist()
+        sizes = [each for each in self._pool().map(size, some) if each is not None]
+        mean = sum(sizes) / max(len(sizes), 1)
+        return ReadCost(self.store.requests, mean, again=not self.store.keeps(mean * len(self)))
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """This process's: threads do not survive a fork."""
+        if self._threads is None or self._threads[0] != os.getpid():
+            self._threads = (os.getpid(), ThreadPoolExecutor(self.threads, "pictures"))
+        return self._threads[1]
+
+    def _failed(self, index: int, error: Exception) -> StorageError:
+        return StorageError(f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}")
+
+    def _picture(self, index: int, draws: np.ndarray | None) -> np.ndarray | str:
         """uint8 [S, S, C]; or why there is none. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of
         the picture. StorageError if the storage fails, which says nothing of the picture."""
-        path = self.path(index)
         try:
-            data = patiently(lambda: storage.cat_file(path), PAUSES if "://" in self.root else ())
+            data = self.store.read(index)
         except FileNotFoundError:
             return f"{self.name(index)}: no such file (any more), or a link to none"
         except HOPELESS as error:
             if (code := _credentials(error)) is not None:
                 raise StorageError(f"{self.name(index)}: the credentials are refused: {code}") from None
             return f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
+        except KcframeError:
+            raise
         except Exception as error:  # each storage raises its own
-            raise StorageError(
-                f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
-            ) from None
+            raise self._failed(index, error) from None
         try:
             side, turn = 2 * self.transform.image_size, self.turn(index)
             image = decode(data, self.formats, self.transform.mode, side, turn=turn)
