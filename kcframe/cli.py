@@ -104,8 +104,7 @@ def validate(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
 @SET
 @PLUGIN
 def describe(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Show a recipe's layers and parameters, and what reading its pictures costs, without training
-    anything."""
+    """Show a recipe's layers and parameters, and what reading its pictures costs; nothing is trained."""
     from kcframe.commands.describe import describe_recipe
 
     describe_recipe(recipe, overrides)

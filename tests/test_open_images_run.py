@@ -15,7 +15,10 @@ import s3fs
 from PIL import Image
 
 import kcframe
+from kcframe.assemble import build_source
+from kcframe.builtin.data.stores.store import PlacedStore
 from kcframe.commands.evaluate import evaluate_run
+from kcframe.commands.reading import reading_of
 from kcframe.errors import KcframeError
 from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
@@ -38,8 +41,8 @@ def published(bucket):
     return bucket
 
 
-def small_set() -> dict[str, bytes]:
-    """Files by name: the published descriptions and hierarchy, labels, pictures of colours, six bad ones."""
+def small_set(bad: bool = True) -> dict[str, bytes]:
+    """Files by name: the published descriptions and hierarchy, labels, pictures of colours, nine bad ones."""
     draws, noise = random.Random(1), np.random.default_rng(1)
     files = {n: (PUBLISHED / n).read_bytes() for n in ("class-descriptions.csv", "bbox_hierarchy.json")}
     mids = {row[1]: row[0] for row in csv.reader(io.StringIO(files["class-descriptions.csv"].decode()))}
@@ -56,7 +59,7 @@ def small_set() -> dict[str, bytes]:
             if len(shown) == 2:
                 pixels[20:] += np.array(COLOURS[shown[1]]) - np.array(COLOURS[shown[0]])
             picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-            data = as_file(picture, number)
+            data = as_file(picture, number if bad else 17)
             if data is not None:
                 files[f"{split}/{image}.jpg"] = data
         files[f"{split}-annotations-human-imagelabels.csv"] = "\n".join(labels).encode()
@@ -138,6 +141,30 @@ def test_what_nobody_verified_may_be_left_out(tmp_path):
             assert again["arms"][arm]["per_vertical"] == row["per_vertical"]
         assert again["specialists"] == found[unknown]["specialists"]
     assert found["negative"]["arms"] != found["ignore"]["arms"]
+
+
+@pytest.mark.parametrize("gib", [0, 1])
+def test_what_reading_costs_is_what_was_said(tmp_path, monkeypatch, gib):
+    """Of pictures that can all be read. The report's samples come on top."""
+    for name, data in small_set(bad=False).items():
+        (tmp_path / "oi" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "oi" / name).write_bytes(data)
+    more = ["specialists.train.epochs=2", "student.train.epochs=3", "student.train.evaluate_every=2"]
+    given = recipe(str(tmp_path / "oi"), tmp_path, *more, f"data.options.cache_gib={gib}")
+    said = reading_of(given, build_source(given))
+    fetched, fetch = [], PlacedStore._fetch
+    monkeypatch.setattr(PlacedStore, "_fetch", lambda *own: fetched.append(fetch(*own)) or fetched[-1])
+    quiet = Quiet()
+    run(given, RunDir(tmp_path / "run"), quiet, quiet.say)
+    samples = 0 if gib else len(json.loads((tmp_path / "run/samples/samples.json").read_text()))
+    assert sum(each.requests for each in said.values()) == len(fetched) - samples
+    assert sum(each.bytes for each in said.values()) == pytest.approx(
+        sum(map(len, fetched)), rel=0.02 if gib else 0.05
+    )
+    if gib:
+        assert len(fetched) == 60 + 24
+        assert said["generalist"].requests == said["+D+SC+S base-rate"].requests == 0
+    assert said["generalist"].pictures == 60 * 3 + 24 * 2
 
 
 def test_a_storage_that_comes_and_goes_changes_nothing(published, tmp_path, proxy):

@@ -70,8 +70,10 @@ def reading_table(found: dict[str, Reading]) -> Table:
         table.add_column(heading, justify="right" if heading else "left")
     total = Reading(*(sum(getattr(r, key) for r in found.values()) for key in vars(Reading())))
     for name, reading in [*found.items(), ("all", total)]:
-        gigabytes = (
-            f"{reading.bytes / GIGA:,.3g}" if reading.bytes < 1000 * GIGA else f"{reading.bytes / GIGA:,.0f}"
-        )
-        table.add_row(name, f"{reading.pictures:,}", f"{reading.requests:,.0f}", gigabytes)
+        table.add_row(name, f"{reading.pictures:,}", f"{reading.requests:,.0f}", _gigabytes(reading.bytes))
     return table
+
+
+def _gigabytes(count: float) -> str:
+    amount = count / GIGA
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
