@@ -29,7 +29,7 @@ from kcframe.recipe.schema import PluginRef, Recipe, Specialists
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.registry import installed
 from kcframe.run_dir import WEIGHTS, RunDir, specialist_folder
-from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, patiently
+from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, explained, patiently
 from kcframe.taxonomy import Taxonomy
 
 
@@ -171,9 +171,9 @@ def read_file(url: str) -> bytes:
     except FileNotFoundError:
         raise DataError(f"{url}: no such file") from None
     except (*HOPELESS, ImportError, ValueError) as error:
-        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
     except Exception as error:  # each storage raises its own
-        raise StorageError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
+        raise StorageError(f"{url}: cannot be read: {explained(error)}") from error
 
 
 def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:

@@ -476,6 +476,14 @@ def head(
 @click.option("--batches", default=20, show_default=True, type=click.IntRange(1), help="Batches a turn.")
 @ROUNDS
 @click.option("--ray-data", is_flag=True, help="Compare with Ray Data.")
+@click.option(
+    "--at",
+    "places",
+    multiple=True,
+    metavar="URL",
+    help="Without RECIPE: where the made-up files are written, read as files, from a tar shard and from "
+    "Parquet, and deleted again; several are compared.",
+)
 @JSON
 def data(
     recipe: str | None,
@@ -484,13 +492,16 @@ def data(
     batches: int,
     rounds: int,
     ray_data: bool,
+    places: tuple[str, ...],
     json_file: str | None,
 ) -> None:
     """Pictures a second, loaded and augmented, from a recipe's data source; or from made-up JPEG files."""
     from kcframe.commands.bench.data import bench_data
 
     numbers = _numbers(workers, "--workers", "0,2,4", least=0)
-    bench_data(recipe, overrides, numbers, batches, rounds, ray_data, json_file)
+    if places and (recipe or ray_data):
+        raise click.UsageError("--at is for made-up files: leave RECIPE and --ray-data out")
+    bench_data(recipe, overrides, numbers, batches, rounds, ray_data, json_file, places)
 
 
 @bench.command()

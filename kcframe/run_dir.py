@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kcframe.errors import RunDirError, StorageError
-from kcframe.storage import PAUSES, PAUSES_AT_FIRST, patiently, replacing
+from kcframe.storage import PAUSES, PAUSES_AT_FIRST, explained, patiently, replacing
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
@@ -162,8 +162,6 @@ class RunDir:
         except RunDirError:
             raise
         except Exception as error:  # each storage raises its own
-            raise StorageError(
-                f"{self.path(name)}: cannot be {done}: {type(error).__name__}: {error}"
-            ) from error
+            raise StorageError(f"{self.path(name)}: cannot be {done}: {explained(error)}") from error
         self._has_worked = True
         return found

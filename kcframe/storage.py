@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ Found = TypeVar("Found")
 # Seconds between attempts. One that has worked before mostly comes back; one that never has is more likely
 # named wrongly.
 PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
+URL = re.compile(r"[a-z0-9+]+://[^\s'\"<>]+")
 HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -31,6 +33,22 @@ def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
         except Exception:  # each storage raises its own
             time.sleep(pause)
     return action()
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: without user and password, and on the web without its query."""
+    protocol, there, rest = url.partition("://")
+    if not there:
+        return url
+    host, slash, path = rest.partition("/")
+    if protocol in ("http", "https"):
+        path = path.partition("?")[0].partition("#")[0]
+    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def explained(error: Exception) -> str:
+    """What an error says, without the secrets of URLs in it."""
+    return f"{type(error).__name__}: {URL.sub(lambda found: without_secrets(found.group()), str(error))}"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from kcframe.errors import DataError
 from kcframe.interfaces.pictures import ENDINGS, EVERY_FORMAT, decode
 from kcframe.interfaces.transform import Transform
 from kcframe.report.page import thumbnail
-from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, patiently
+from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, explained, patiently
 
 THREADS = 4
 
@@ -56,7 +56,7 @@ def list_files(names: Sequence[str]) -> tuple[list[Place], Counter[str]]:
         except DataError:
             raise
         except Exception as error:  # each storage raises its own
-            raise DataError(f"{_shown(name)}: cannot be listed: {type(error).__name__}: {error}") from None
+            raise DataError(f"{_shown(name)}: cannot be listed: {explained(error)}") from None
     return found, left_out
 
 
@@ -110,7 +110,7 @@ def read_pictures(
         except HOPELESS as error:
             return Found(name, error=error.strerror or type(error).__name__)
         except Exception as error:  # each storage raises its own
-            return Found(name, error=f"cannot be read: {type(error).__name__}: {error}")
+            return Found(name, error=f"cannot be read: {explained(error)}")
         try:
             picture = decode(data, EVERY_FORMAT, transform.mode, 2 * transform.image_size)
             return Found(name, transform.pixels(picture), thumbnail(picture) if thumbnails else "")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.assemble import build_student, load_specialist
+from kcframe.engine.bad_images import BadImages
 from kcframe.engine.evaluate import Settings
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet, Labels
@@ -38,12 +39,14 @@ class Task:
     """A new task: pictures to learn from and to be measured on, each with one class.
 
     train, test: image set, indices int64 [n], class of each int64 [n] in 0..C-1. classes: C names.
+    max_bad_fraction: of each split's pictures, that may be unreadable; they are left out.
     """
 
     name: str
     train: tuple[ImageSet, Tensor, Tensor]
     test: tuple[ImageSet, Tensor, Tensor]
     classes: tuple[str, ...]
+    max_bad_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,20 @@ def probe(
     Raises DataError if a class has too few pictures.
     """
     train_images, train_indices, train_classes = task.train
-    _enough(task, max(shots))
-    drawn = [_draw(train_classes, max(shots), seed + repeat) for repeat in range(repeats)]
+    drawn = _draw_readable(task, max(shots), repeats, seed, settings)
     every = torch.cat(drawn).unique()
+    readable = _readable(task, task.test[0], task.test[1], settings)
+    test_indices, test_classes = task.test[1][readable], task.test[2][readable].numpy()
     for name, network in _kinds(classifier, settings.device):
         known = _features(network, train_images, train_indices[every], settings)
         place = torch.full((len(train_classes),), -1)
         place[every] = torch.arange(len(every))
-        test = _features(network, task.test[0], task.test[1], settings)
+        test = _features(network, task.test[0], test_indices, settings)
         for count in shots:
             scores = []
             for rows in drawn:
                 some = rows.view(len(task.classes), -1)[:, :count].flatten()
-                scores.append(
-                    score(known[place[some]], train_classes[some].numpy(), test, task.test[2].numpy())
-                )
+                scores.append(score(known[place[some]], train_classes[some].numpy(), test, test_classes))
             linear, nearest = zip(*scores, strict=True)
             yield Probed(name, known.shape[1], count, linear, nearest)
 
@@ -160,7 +162,7 @@ def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: i
             raise DataError(f"{data}: a task needs two classes, it has {len(names)}")
         # By turns in the order of classes: half of each class, or one more.
         learn, rest = order[::2].sort().values, order[1::2].sort().values
-        return Task(data, (images, learn, classes[learn]), (images, rest, classes[rest]), names)
+        return Task(data, (images, learn, classes[learn]), (images, rest, classes[rest]), names, 1.0)
     source, name = source_of(data, overrides, transform)
     splits = [source.split(split) for split in ("train", "test")]
     known = [_single_class(images.labels, source.taxonomy) for images in splits]
@@ -173,7 +175,8 @@ def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: i
     for images, (indices, classes) in zip(splits, known, strict=True):
         kept = new_ids[classes] >= 0
         parts.append((images, indices[kept], new_ids[classes[kept]]))
-    return Task(name, parts[0], parts[1], tuple(source.taxonomy.classes[c] for c in both))
+    names = tuple(source.taxonomy.classes[c] for c in both)
+    return Task(name, parts[0], parts[1], names, source.max_bad_fraction)
 
 
 def _single_class(labels: Labels, taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
@@ -184,8 +187,37 @@ def _single_class(labels: Labels, taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
     return rows[single[rows]], classes[single[rows]]
 
 
-def _enough(task: Task, shots: int) -> None:
-    counts = torch.bincount(task.train[2], minlength=len(task.classes))
+def _draw_readable(task: Task, count: int, repeats: int, seed: int, settings: Settings) -> list[Tensor]:
+    """As `_draw`, `repeats` times, with the next picture of the class for one that cannot be read."""
+    images, indices, classes = task.train
+    usable = torch.ones(len(classes), dtype=torch.bool)
+    looked = torch.zeros(len(classes), dtype=torch.bool)
+    while True:
+        _enough(task, usable, count)
+        drawn = [_draw(classes, count, seed + repeat, usable) for repeat in range(repeats)]
+        fresh = torch.cat(drawn).unique()
+        fresh = fresh[~looked[fresh]]
+        if not len(fresh):
+            return drawn
+        looked[fresh] = True
+        usable[fresh] = _readable(task, images, indices[fresh], settings)
+
+
+def _readable(task: Task, images: ImageSet, indices: Tensor, settings: Settings) -> Tensor:
+    """bool [n]: which pictures can be read. DataError if more cannot than the task allows."""
+    found = torch.ones(len(indices), dtype=torch.bool)
+    if not task.max_bad_fraction:
+        return found  # the first one that cannot is an error where it is read
+    bad = BadImages(len(images), task.max_bad_fraction)
+    for places in torch.arange(len(indices)).split(settings.batch_size):
+        reasons = images.load_readable(indices[places], None)[1]
+        bad.add({int(indices[places[row]]): reason for row, reason in reasons.items()}, len(places))
+        found[places[list(reasons)]] = False
+    return found
+
+
+def _enough(task: Task, usable: Tensor, shots: int) -> None:
+    counts = torch.bincount(task.train[2][usable], minlength=len(task.classes))
     fewest = int(counts.argmin())
     if counts[fewest] < shots:
         raise DataError(
@@ -194,9 +226,14 @@ def _enough(task: Task, shots: int) -> None:
         )
 
 
-def _draw(classes: Tensor, count: int, seed: int) -> Tensor:
-    """int64 [C * count]: positions of `count` pictures of each class, class after class, at random."""
+def _draw(classes: Tensor, count: int, seed: int, usable: Tensor | None = None) -> Tensor:
+    """int64 [C * count]: positions of `count` pictures of each class, class after class, at random.
+
+    usable: bool, which pictures may be drawn; those that may not change nothing about the others' order.
+    """
     by_class, counts = _shuffled_by_class(classes, seed), torch.bincount(classes)
+    if usable is not None:
+        by_class, counts = by_class[usable[by_class]], torch.bincount(classes[usable])
     starts = counts.cumsum(0) - counts
     return torch.cat([by_class[start : start + count] for start in starts.tolist()])
 

@@ -231,7 +231,7 @@ def test_labels_that_name_no_vertical_or_an_unknown_class(shards):
     with pytest.raises(DataError, match=r"test001.png: the train split has no class 'birds/craw'.*crow"):
         taxonomy_of("webdataset", shards)
     write_shards(shards, "train", label=lambda text: ("cls", b"wren"))
-    with pytest.raises(DataError, match="the label 'wren' is not VERTICAL/CLASS"):
+    with pytest.raises(DataError, match="train000.png: its label 'wren' is not VERTICAL/CLASS"):
         taxonomy_of("webdataset", shards)
 
 
@@ -241,6 +241,22 @@ def test_a_number_beyond_the_list_of_classes(tmp_path):
     (tmp_path / "names").write_text("birds/wren\nbirds/crow")
     with pytest.raises(DataError, match=r"train002.png: label 2: .*names has 2 classes"):
         taxonomy_of("webdataset", tmp_path, classes=str(tmp_path / "names"))
+
+
+def test_addresses_are_shown_without_their_secrets(shards):
+    for address in (
+        "https://me:secret@127.0.0.1:9/x.tar?token=hidden",
+        "ftp://me:secret@127.0.0.1:9/x-*.tar",
+    ):
+        with pytest.raises(DataError, match="data.options.train: .*127.0.0.1:9/x") as caught:
+            taxonomy_of("webdataset", shards, train=address)
+        assert "secret" not in str(caught.value)
+        assert "hidden" not in str(caught.value)
+
+
+def test_files_of_one_split_lie_in_one_storage(shards):
+    with pytest.raises(DataError, match="data.options.train: .*memory://x.* lie in different storages"):
+        taxonomy_of("webdataset", shards, train=[f"{shards}/train-*.tar", "memory://x/*.tar"])
 
 
 def test_one_file_in_both_splits_is_refused(shards):

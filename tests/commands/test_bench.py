@@ -35,6 +35,15 @@ def test_data_of_its_own(tmp_path):
     assert json.loads((tmp_path / "f.json").read_text())["source"] == "image-folder"
 
 
+def test_data_of_its_own_in_every_layout_where_one_says(tmp_path):
+    where = tmp_path / "pictures"
+    few = ("--workers", "0", "--batches", 1, "--rounds", 1)
+    call("data", "--at", where, *few, "--json", tmp_path / "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())["images_per_second"]
+    assert list(found) == [f"{where}, {layout}: this process" for layout in ("files", "tar", "parquet")]
+    assert list(where.iterdir()) == []
+
+
 def test_data_by_way_of_ray_data_are_the_same_pictures(tiny, cluster):
     from kcframe.backends.ray.data import connect_and_load
 

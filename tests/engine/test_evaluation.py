@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +146,53 @@ def test_effective_rank_and_constant_units_are_those_of_the_covariance():
     assert rank == pytest.approx(float(values.sum() ** 2 / (values**2).sum()))
     assert constant == pytest.approx(100 / 6)
     assert _variety(torch.ones(3, 2)) == (0.0, 100.0)
+
+
+MEMORY = """
+import resource, sys, torch
+from kcframe.engine import average_precision, evaluate
+from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.taxonomy import Taxonomy
+
+n, classes = 10_000, 5_000
+evaluate.MAX_LOGITS = int(sys.argv[1])
+average_precision.MAX_SCORES = evaluate.MAX_SCORES = 2**20
+weights = torch.randn(8, classes)
+
+class Images(ImageSet):
+    labels = Labels(torch.arange(n + 1), torch.arange(n, dtype=torch.int32) % classes)
+    def load(self, indices, keys):
+        return torch.randn(len(indices), 8)
+
+class Net:
+    training = False
+    def eval(self): ...
+    def train(self, mode): ...
+    def features(self, images): return images
+    def shared(self, features): return features
+    def block(self, v, shared): return shared @ weights
+
+Net.head = property(lambda self: self)
+images = Images()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = evaluate.evaluate(
+    Net(), images, images.labels, torch.arange(n), Taxonomy.build({"v": [str(c) for c in range(classes)]}),
+    evaluate.Settings(500, torch.device("cpu")),
+)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_images_times_classes():
+    """200 MB of logits, of which so many are there at a time as may be."""
+    peaks = {}
+    for numbers in (2**22, 2**28):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(numbers)], capture_output=True, text=True, check=True
+        )
+        peaks[numbers] = float(done.stdout)
+    assert peaks[2**22] < 100
+    assert peaks[2**28] < 350  # and of those one copy
 
 
 def test_one_class_one_image():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from sklearn.preprocessing import normalize
 
 import kcframe
 from kcframe.cli import cli
+from kcframe.engine.evaluate import Settings
 from kcframe.errors import DataError
-from kcframe.use.probe import _draw, find_task, score
+from kcframe.use.probe import _draw, _draw_readable, find_task, score
 
 
 def probe(*arguments):
@@ -85,6 +87,25 @@ def test_a_folder_is_halved(finished, pictures):
     (_, learn, learned), (_, rest, asked) = task.train, task.test
     assert torch.bincount(learned).tolist() == torch.bincount(asked).tolist() == [6] * 5
     assert sorted([*learn.tolist(), *rest.tolist()]) == list(range(60))
+
+
+def test_pictures_that_cannot_be_read_are_left_out(finished, pictures, tmp_path):
+    """The next of the class is drawn for one, and the accuracy is over the others."""
+    folder = tmp_path / "spoiled"
+    shutil.copytree(pictures, folder)
+    before = set(folder.rglob("*.png"))
+    classes = sorted({file.parent for file in before})
+    for own in classes:
+        for number in range(3):
+            (own / f"0{number}-bad.png").write_bytes(b"<html>")
+    said = probe(finished, folder, "--shots", "1", "--repeats", 3, "--json", tmp_path / "p.json")
+    assert "student" in said
+    task = find_task(str(folder), (), kcframe.load(finished).transform, 0)
+    settings = Settings(4, torch.device("cpu"))
+    for drawn in _draw_readable(task, 1, 3, 0, settings):
+        names = [task.train[0].name(int(task.train[1][row])) for row in drawn]
+        assert len(names) == len(task.classes) == 5
+        assert not any("bad" in name for name in names)
 
 
 def test_too_few_pictures_are_named(finished, recipe_file):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.errors import DataError
+from kcframe.storage import explained
 
 PARALLEL = "module."  # what DataParallel puts before every key
 NAMED = 5  # keys that an error names before it only counts them
@@ -51,7 +52,7 @@ def _read_state(url: str) -> OrderedDict[str, Tensor]:
     except FileNotFoundError:
         raise DataError(f"{url}: no such file") from None
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
     try:
         if data[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then the header in JSON
             from safetensors.torch import load

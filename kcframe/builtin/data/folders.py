@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from kcframe.builtin.data.stores.store import storage_options
 from kcframe.errors import DataError, did_you_mean
+from kcframe.storage import explained
 
 
 class Listing(NamedTuple):
@@ -67,7 +68,7 @@ def _named(name: str, missing: str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(missing) from None
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{name}: cannot be listed: {type(error).__name__}: {error}") from None
+        raise DataError(f"{name}: cannot be listed: {explained(error)}") from None
 
 
 def _listing(

@@ -26,6 +26,7 @@ from kcframe.errors import DataError, did_you_mean
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.interfaces.pictures import EVERY_FORMAT
 from kcframe.interfaces.transform import Transform
+from kcframe.storage import explained
 from kcframe.taxonomy import Taxonomy
 
 
@@ -78,7 +79,7 @@ class LabelledPictures(DataSource):
         given = {split: self.read(split) for split in ("train", "test")}
         said = {split: _spelled(each, options.classes) for split, each in given.items()}
         if options.taxonomy is None:
-            taxonomy, class_of = _taxonomy_of_labels(said["train"][1], given["train"].store)
+            taxonomy, class_of = _taxonomy_of_labels(*said["train"], given["train"])
         else:
             taxonomy, class_of = read_taxonomy(options.taxonomy), lambda text: text
         sets = {}
@@ -130,17 +131,20 @@ def _lines(url: str) -> list[str]:
     except FileNotFoundError:
         raise DataError(f"data.options.classes: no file '{url}'") from None
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
 
 
-def _taxonomy_of_labels(texts: Sequence[str], store: Store) -> tuple[Taxonomy, Callable[[str], str]]:
+def _taxonomy_of_labels(
+    codes: np.ndarray, texts: Sequence[str], given: Given
+) -> tuple[Taxonomy, Callable[[str], str]]:
+    """The taxonomy of labels that are VERTICAL/CLASS, and what gives a label's class."""
     verticals: dict[str, dict[str, None]] = {}
-    for text in sorted(set(texts)):
+    for code, text in sorted(enumerate(texts), key=lambda each: each[1]):
         vertical, slash, name = text.partition("/")
         if not (vertical and slash and name):
             raise DataError(
-                f"{store.root}: the label '{text}' is not VERTICAL/CLASS; for other labels, give a taxonomy "
-                "file (data.options.taxonomy)"
+                f"{_first_with(given, codes, code)}: its label '{text}' is not VERTICAL/CLASS; for other "
+                "labels, give a taxonomy file (data.options.taxonomy)"
             )
         verticals.setdefault(vertical, {})[name] = None
     taxonomy = Taxonomy.build({vertical: list(names) for vertical, names in verticals.items()})

@@ -17,7 +17,7 @@ from kcframe.builtin.data.stores.files import Found, find_files
 from kcframe.builtin.data.stores.pictures import picture_cache
 from kcframe.builtin.data.stores.row_groups import RowGroups, opened
 from kcframe.errors import DataError, did_you_mean
-from kcframe.storage import PAUSES_AT_FIRST, patiently
+from kcframe.storage import PAUSES_AT_FIRST, explained, patiently
 
 AT_ONCE = 16  # files whose labels are read side by side
 
@@ -81,7 +81,7 @@ def _read(found: Found, number: int, options: ParquetOptions) -> _File:
     except pa.ArrowInvalid as error:
         raise DataError(f"{url}: no Parquet file, or damaged: {error}") from None
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
 
 
 def _of_file(found: Found, number: int, options: ParquetOptions) -> _File:

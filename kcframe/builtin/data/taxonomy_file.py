@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from kcframe.errors import DataError, did_you_mean
 from kcframe.interfaces.options import PluginOptions
+from kcframe.storage import explained
 from kcframe.taxonomy import Taxonomy
 
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -39,7 +40,7 @@ def read_taxonomy(url: str, option: str = "data.options.taxonomy") -> Taxonomy:
     except FileNotFoundError:
         raise DataError(f"{option}: no file '{url}'") from None
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
     try:
         text = normalize("NFC", data.decode("utf-8-sig"))
         return _from_json(text) if text.lstrip().startswith(("{", "[")) else _from_csv(text)

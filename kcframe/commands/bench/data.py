@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import fsspec
 import torch
 from rich import box
 from rich.console import Console
@@ -16,7 +19,7 @@ from rich.table import Table
 
 from kcframe.assemble import build_source
 from kcframe.commands.bench.figures import spread, write_json
-from kcframe.commands.bench.pictures import made_up_recipe
+from kcframe.commands.bench.pictures import LAYOUTS, made_up_recipe
 from kcframe.engine.batches import Plan, load_batches
 from kcframe.engine.sampler import Sampler
 from kcframe.recipe.load import load_recipe
@@ -32,23 +35,63 @@ def bench_data(
     rounds: int,
     ray_data: bool,
     json_file: str | None,
+    places: Sequence[str] = (),
 ) -> None:
     """Load training batches, augmented as a student would see them, each way in its turn.
 
-    source: a recipe; None: made-up JPEG files. As many batches again as the measured ones come before them,
-    unmeasured.
+    source: a recipe; None: made-up JPEG files. places: URLs where these are written and read, as files, in a
+    tar shard and in a Parquet file, and deleted again. As many batches again as the measured ones come before
+    them, unmeasured.
     """
-    if source is None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = str(made_up_recipe(Path(folder)))
-            bench_data(file, overrides, workers, batches, rounds, ray_data, json_file)
-        return
-    recipe = load_recipe(source, installed(), overrides)
-    images = build_source(recipe).split("train")
-    train = next(iter(recipe.arms.values())).train
-    sampler = Sampler(torch.arange(len(images)), train.batch_size, recipe.seed)
-    plan = Plan(images, images.labels, sampler, recipe.seed)
-    ways: dict[str, Any] = {_name(n): lambda steps, n=n: load_batches(plan, steps, n) for n in workers}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as written:
+        sources = {"": source}
+        if source is None and not places:
+            sources = {"": str(made_up_recipe(Path(folder)))}
+        elif source is None:
+            sources = {
+                f"{place}, {layout}: ": str(made_up_recipe(Path(folder), url, layout))
+                for place in places
+                for url in [written.enter_context(_lent(place))]
+                for layout in LAYOUTS
+            }
+        _compare(sources, overrides, workers, batches, rounds, ray_data, json_file)
+
+
+@contextmanager
+def _lent(place: str) -> Iterator[str]:
+    """A new folder at a URL, gone afterwards."""
+    url = f"{place.rstrip('/')}/kcframe-bench-{uuid.uuid4().hex[:8]}"
+    storage, path = fsspec.url_to_fs(url)
+    try:
+        yield url
+    finally:
+        if storage.exists(path):
+            storage.rm(path, recursive=True)
+
+
+def _compare(
+    sources: dict[str, str],
+    overrides: Sequence[str],
+    workers: Sequence[int],
+    batches: int,
+    rounds: int,
+    ray_data: bool,
+    json_file: str | None,
+) -> None:
+    """sources: recipes, by what their ways are called before how they are loaded."""
+    ways: dict[str, Any] = {}
+    for about, source in sources.items():
+        recipe = load_recipe(source, installed(), overrides)
+        images = build_source(recipe).split("train")
+        train = next(iter(recipe.arms.values())).train
+        plan = Plan(
+            images,
+            images.labels,
+            Sampler(torch.arange(len(images)), train.batch_size, recipe.seed),
+            recipe.seed,
+        )
+        for n in workers:
+            ways[about + _name(n)] = lambda steps, n=n, plan=plan: load_batches(plan, steps, n)
     if ray_data:
         from kcframe.backends.ray.data import connect_and_load
 
@@ -100,9 +143,9 @@ def _timed(loaded: Iterator[Any], warm_up: int) -> dict[str, float]:
 
 
 def _table(found: dict[str, Any], speeds: dict[str, list[float]], recipe: Recipe, rows: list) -> Table:
-    title = f"pictures of {recipe.data.name}, batches of {found['batch_size']}"
+    title = f"{recipe.name}, batches of {found['batch_size']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("loaded by", "images/s", f"over {next(iter(speeds))}", "first batch"):
+    for column in ("loaded by", "images/s", "over the first", "first batch"):
         table.add_column(column, justify="left" if column == "loaded by" else "right")
     for way, values in speeds.items():
         first = median(row["first_batch_seconds"] for row in rows if row["way"] == way)

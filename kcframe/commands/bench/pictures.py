@@ -1,32 +1,54 @@
-"""A folder of made-up JPEG files and a recipe that reads it, for when a benchmark is given none."""
+"""Made-up JPEG files and recipes that read them, for when a benchmark is given none."""
 
 from __future__ import annotations
 
+import io
+import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
 VERTICALS, CLASSES, PICTURES, SIZE = 4, 5, {"train": 40, "test": 4}, (320, 256)
+IMAGE_SIZE = 128  # that they are read in
+LAYOUTS = ("files", "tar", "parquet")
+GROUP = 100  # pictures in a row group, as Hugging Face's datasets have them
 
 
-def made_up_recipe(folder: Path) -> Path:
-    """Write 880 pictures, 320 x 256, noise that is blown up smoothly, and a recipe; returns its file."""
+class Made(NamedTuple):
+    """A picture: its class as VERTICAL/CLASS, its number in it, and its file."""
+
+    label: str
+    number: int
+    data: bytes
+
+
+def made_up_recipe(folder: Path, url: str | None = None, layout: str = "files") -> Path:
+    """Write 880 pictures, 320 x 256, noise that is blown up smoothly, and below `folder` a recipe that reads
+    them; returns its file. url: where the pictures lie; None: below `folder`. layout: one of LAYOUTS.
+    """
+    place = url or str(folder / "pictures")
+    folder = Path(tempfile.mkdtemp(dir=folder))
     random = np.random.default_rng(0)
     for split, num in PICTURES.items():
-        for vertical in range(VERTICALS):
-            for label in range(CLASSES):
-                own = folder / "pictures" / split / f"v{vertical}" / f"v{vertical}c{label}"
-                own.mkdir(parents=True)
-                for number in range(num):
-                    noise = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-                    picture = Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC)
-                    picture.save(own / f"{number}.jpg", quality=90)
+        _WRITE[layout](f"{place}/{split}", _made_up(random, num))
+    ending = {"tar": "tar", "parquet": "parquet"}.get(layout)
+    data = {split: f"{place}/{split}.{ending}" for split in PICTURES} if ending else {"root": place}
+    name = {"files": "image-folder", "tar": "webdataset", "parquet": "parquet"}[layout]
     recipe = {
         "kcframe": 1,
         "name": "made-up JPEG files",
-        "data": {"name": "image-folder", "options": {"root": str(folder / "pictures"), "image_size": 128}},
+        "data": {
+            "name": name,
+            "options": {**data, "image_size": IMAGE_SIZE, "cache": str(folder / "cache")},
+        },
         "student": {
             "backbone": "small-cnn",
             "expander": {"name": "fc-sc", "options": {"s1": 64, "s2": 32}},
@@ -38,3 +60,48 @@ def made_up_recipe(folder: Path) -> Path:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe))
     return file
+
+
+def _made_up(random: np.random.Generator, num: int) -> Iterator[Made]:
+    for vertical in range(VERTICALS):
+        for label in range(CLASSES):
+            for number in range(num):
+                noise = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(noise).resize(SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+                yield Made(f"v{vertical}/v{vertical}c{label}", number, buffer.getvalue())
+
+
+def _write_files(place: str, pictures: Iterator[Made]) -> None:
+    storage, path = fsspec.url_to_fs(place)
+    for made in pictures:
+        storage.makedirs(f"{path}/{made.label}", exist_ok=True)
+        storage.pipe_file(f"{path}/{made.label}/{made.number}.jpg", made.data)
+
+
+def _write_tar(place: str, pictures: Iterator[Made]) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for made in pictures:
+            for ending, content in (("cls", made.label.encode()), ("jpg", made.data)):
+                about = tarfile.TarInfo(f"{made.label.replace('/', '-')}-{made.number}.{ending}")
+                about.size = len(content)
+                archive.addfile(about, io.BytesIO(content))
+    _put(f"{place}.tar", buffer)
+
+
+def _write_parquet(place: str, pictures: Iterator[Made]) -> None:
+    every = list(pictures)
+    table = pa.table({"image": [made.data for made in every], "label": [made.label for made in every]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=GROUP)
+    _put(f"{place}.parquet", buffer)
+
+
+def _put(url: str, content: io.BytesIO) -> None:
+    storage, path = fsspec.url_to_fs(url)
+    storage.makedirs(path.rpartition("/")[0], exist_ok=True)
+    storage.pipe_file(path, content.getvalue())
+
+
+_WRITE = {"files": _write_files, "tar": _write_tar, "parquet": _write_parquet}

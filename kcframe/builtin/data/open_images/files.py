@@ -11,12 +11,11 @@ import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 
 from kcframe.errors import DataError, did_you_mean
-from kcframe.storage import PAUSES_AT_FIRST, patiently
+from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, without_secrets
 
 DESCRIPTIONS = (
     "class-descriptions.csv",
@@ -42,14 +41,6 @@ IMAGES = (
     "oidv6-{split}-images-with-labels-with-rotation.csv",
     "{split}/images.csv",
 )
-
-
-def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user, password and query."""
-    if not url.startswith(("http://", "https://")):
-        return url
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 class Metadata:
@@ -116,7 +107,7 @@ class Metadata:
         except FileNotFoundError:
             raise DataError(f"{self.url}/{name}: no such file") from None
         except Exception as error:  # each storage raises its own
-            raise DataError(f"{self.url}/{name}: cannot be read: {type(error).__name__}: {error}") from None
+            raise DataError(f"{self.url}/{name}: cannot be read: {explained(error)}") from None
 
 
 def read_descriptions(metadata: Metadata) -> dict[str, str]:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from kcframe.builtin.data.label_arrays import expanded
 from kcframe.builtin.data.open_images.files import Metadata
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, patiently, replacing
+from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, replacing
 
 NOT_SAID = 4  # instead of a number of quarter turns
 FORMAT = "3"  # of the cached files
@@ -178,7 +178,7 @@ def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
     except DataError:
         raise
     except Exception as error:  # each storage raises its own
-        raise DataError(f"{metadata.url}/{file}: cannot be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"{metadata.url}/{file}: cannot be read: {explained(error)}") from None
 
 
 @dataclass(frozen=True)

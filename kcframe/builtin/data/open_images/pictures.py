@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from kcframe.builtin.data.open_images.files import without_secrets
 from kcframe.builtin.data.open_images.index import Index, image_name
 from kcframe.builtin.data.open_images.options import OpenImagesOptions, in_shards
 from kcframe.builtin.data.stores.disk_cache import DiskCache
@@ -22,6 +21,7 @@ from kcframe.errors import DataError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
+from kcframe.storage import without_secrets
 
 TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, "exif")
 MEMBER = r"(?:^|/)(?P<id>[0-9a-fA-F]{16})\.(?:jpg|jpeg|png)$"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import fsspec
 
 from kcframe.builtin.data.stores.store import storage_options
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, patiently
+from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, without_secrets
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
@@ -21,7 +22,10 @@ class Found:
     def __init__(self, root: str, storage: fsspec.AbstractFileSystem, paths: list[str]):
         self.root, self.paths, self.storage = root, paths, storage
         protocol = root.partition("://")[0] if "://" in root else ""
-        self.urls = [f"{protocol}://{path}" if protocol and "://" not in path else path for path in paths]
+        self.urls = [
+            without_secrets(f"{protocol}://{path}" if protocol and "://" not in path else path)
+            for path in paths
+        ]
 
 
 def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
@@ -30,27 +34,34 @@ def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
     option: that names them, for errors. DataError if a pattern means none, or the storage cannot be asked.
     """
     paths: dict[str, None] = {}
-    for pattern in patterns:
-        for url in _without_braces(pattern):
-            try:
-                storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
-                found = patiently(
-                    lambda storage=storage, path=path: (
-                        sorted(storage.glob(path)) if _has_stars(path) else [path] * storage.exists(path)
-                    ),
-                    PAUSES_AT_FIRST if "://" in url else (),
-                )
-            except Exception as error:  # each storage raises its own
-                reason = f"{type(error).__name__}: {error}"
-                raise DataError(f"{option}: {url}: cannot be listed: {reason}") from None
-            if not found:
-                raise DataError(f"{option}: no file '{url}'")
-            paths |= dict.fromkeys(found)
-    return Found(patterns[0], storage, list(paths))
+    storages = []
+    for url in (url for pattern in patterns for url in _without_braces(pattern)):
+        shown = without_secrets(url)
+        try:
+            storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
+            ask = partial(_listed, storage, path)
+            found = patiently(ask, PAUSES_AT_FIRST if "://" in url else ())
+        except Exception as error:  # each storage raises its own
+            raise DataError(f"{option}: {shown}: cannot be listed: {explained(error)}") from None
+        storages.append(storage)
+        if storage != storages[0]:
+            first = without_secrets(patterns[0])
+            raise DataError(f"{option}: {first} and {shown} lie in different storages")
+        if not found:
+            raise DataError(f"{option}: no file '{shown}'")
+        paths |= dict.fromkeys(found)
+    return Found(patterns[0], storages[0], list(paths))
+
+
+def _listed(storage: fsspec.AbstractFileSystem, path: str) -> list[str]:
+    if _has_stars(path):
+        return sorted(storage.glob(path))
+    return [path] if storage.exists(path) else []
 
 
 def _has_stars(path: str) -> bool:
-    return any(sign in path for sign in "*?[")
+    # On the web a question mark is what a query (a signature, say) begins with.
+    return any(sign in path for sign in ("*" if "://" in path else "*?["))
 
 
 def _without_braces(pattern: str) -> list[str]:

@@ -22,7 +22,7 @@ from kcframe.interfaces.data import ImageSet, Labels, ReadCost
 from kcframe.interfaces.pictures import decode
 from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.interfaces.transform import Transform, as_images
-from kcframe.storage import HOPELESS
+from kcframe.storage import HOPELESS, explained
 
 CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
 
@@ -107,7 +107,7 @@ class StoredPictures(ImageSet):
         return self._threads[1]
 
     def _failed(self, index: int, error: Exception) -> StorageError:
-        return StorageError(f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}")
+        return StorageError(f"{self.name(index)}: cannot be read: {explained(error)}")
 
     def _picture(self, index: int, draws: np.ndarray | None) -> np.ndarray | str:
         """uint8 [S, S, C]; or why there is none. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of
@@ -119,7 +119,7 @@ class StoredPictures(ImageSet):
         except HOPELESS as error:
             if (code := _credentials(error)) is not None:
                 raise StorageError(f"{self.name(index)}: the credentials are refused: {code}") from None
-            return f"{self.name(index)}: cannot be read: {type(error).__name__}: {error}"
+            return f"{self.name(index)}: cannot be read: {explained(error)}"
         except KcframeError:
             raise
         except Exception as error:  # each storage raises its own

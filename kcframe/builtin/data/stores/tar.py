@@ -21,7 +21,7 @@ from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.files import Found
 from kcframe.builtin.data.stores.store import Place, PlacedStore
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, patiently, replacing
+from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, replacing
 
 AT_ONCE = 16  # shards that are listed side by side
 BLOCK = 2**22  # bytes that are fetched together while one is listed
@@ -60,7 +60,7 @@ def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -
         except DataError:
             raise
         except Exception as error:  # each storage raises its own
-            raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from None
+            raise DataError(f"{url}: cannot be read: {explained(error)}") from None
 
     if cache is None:
         return ask(lambda: _listed(shards, path, url, texts))
