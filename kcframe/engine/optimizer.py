@@ -12,23 +12,32 @@ from kcframe.recipe.schema import Train
 
 
 def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
-    """AdamW or SGD over three groups: matrices (with weight decay), biases and norms, pace.
+    """AdamW or SGD over groups: matrices (with weight decay), biases and norms, of the head and of the
+    backbone, and pace.
 
     Each group carries `scale`, its learning rate as a multiple of the recipe's.
     """
     paced = {id(p) for p in student.head.pacing.parameters()}
-    matrices, vectors, pace = [], [], []
+    below = {id(p) for p in student.backbone.parameters()}
+    decay, scale = train.backbone_weight_decay, train.backbone_learning_rate_scale
+    kinds = {
+        "head matrices": (train.weight_decay, 1.0),
+        "head vectors": (0.0, 1.0),
+        "pace": (0.0, student.head.pacing.learning_rate_scale),
+        "backbone matrices": (train.weight_decay if decay is None else decay, scale),
+        "backbone vectors": (0.0, scale),
+    }
+    groups = {
+        kind: {"params": [], "weight_decay": decay, "scale": scale} for kind, (decay, scale) in kinds.items()
+    }
     for parameter in student.parameters():
         if not parameter.requires_grad:
             continue
-        group = pace if id(parameter) in paced else matrices if parameter.ndim > 1 else vectors
-        group.append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": train.weight_decay, "scale": 1.0},
-        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
-        {"params": pace, "weight_decay": 0.0, "scale": student.head.pacing.learning_rate_scale},
-    ]
-    groups = [group for group in groups if group["params"]]
+        part = "backbone" if id(parameter) in below else "head"
+        shape = "matrices" if parameter.ndim > 1 else "vectors"
+        kind = "pace" if id(parameter) in paced else f"{part} {shape}"
+        groups[kind]["params"].append(parameter)
+    groups = [group for group in groups.values() if group["params"]]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.momentum, 0.999))
     return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)

@@ -45,6 +45,12 @@ class Train(Section):
     learning_rate: float = Field(gt=0, le=1000, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, AdamW's first beta")
     weight_decay: float = Field(0.0, ge=0, le=10, description="on matrices; never on biases, norms or pace")
+    backbone_learning_rate_scale: float = Field(
+        1.0, ge=0, le=1000, description="the backbone's learning rate over that of the head; 0: it stays"
+    )
+    backbone_weight_decay: float | None = Field(
+        None, ge=0, le=10, description="on the backbone's matrices; null: as on the head's"
+    )
     schedule: Literal["constant", "cosine"] = Field("cosine", description="after the warm-up")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
     clip_gradient_norm: float | None = Field(None, gt=0, description="largest norm of the whole gradient")
