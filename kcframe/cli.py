@@ -447,12 +447,14 @@ def _count(name: str, default: int, help: str):
 )
 @click.option("--filter", "filter_error", default=1e-3, show_default=True, help="train.gradient_filter.")
 @click.option("--scaling", is_flag=True, help="Also: time and memory for N from 12,500 to 200,000.")
+@click.option("--optimizers", is_flag=True, help="Also: a step of AdamW, in each of torch's ways.")
 @JSON
 def head(
     rounds: int,
     trained: int,
     filter_error: float,
     scaling: bool,
+    optimizers: bool,
     json_file: str | None,
     device: str,
     dtype: str,
@@ -463,7 +465,8 @@ def head(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from kcframe.commands.bench.head import bench_head, sizes_from
 
-    bench_head(sizes_from(device, dtype, sizes), rounds, trained, filter_error, scaling, json_file)
+    wanted = sizes_from(device, dtype, sizes)
+    bench_head(wanted, rounds, trained, filter_error, scaling, optimizers, json_file)
 
 
 @bench.command()

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kcframe.engine.metrics_log import read_metrics
+from kcframe.engine.optimizer import FUSED_FROM
 from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted, RecipeError, RunDirError, TrainingError
 from kcframe.pipeline import run
@@ -130,9 +131,14 @@ def test_settings_that_change_nothing_do_not_matter(finished):
 
 
 @pytest.mark.parametrize("stop_at", [3, 8, 17, 25])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, tmp_path, stop_at, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "fused_from"), [("adamw", FUSED_FROM), ("sgd", FUSED_FROM), ("adamw", 0)]
+)
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    tiny, tmp_path, stop_at, optimizer, fused_from, monkeypatch
+):
     """Stops in a specialist, at an epoch's end, and in both arms; resumes; compares everything."""
+    monkeypatch.setattr("kcframe.engine.optimizer.FUSED_FROM", fused_from)
     overrides = [
         f"{part}.train.{setting}"
         for part in ("specialists", "arms.generalist", "arms.student")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from kcframe.engine.model import Student
 from kcframe.recipe.schema import Train
+
+FUSED_FROM = 2**22  # parameters: 16 MiB, and as much for each of their states
 
 
 def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
@@ -38,9 +41,22 @@ def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
         kind = "pace" if id(parameter) in paced else f"{part} {shape}"
         groups[kind]["params"].append(parameter)
     groups = [group for group in groups.values() if group["params"]]
+    options: dict[str, Any] = {"lr": train.learning_rate, "fused": _fused(groups)}
     if train.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+        return torch.optim.AdamW(groups, betas=(train.momentum, 0.999), **options)
+    return torch.optim.SGD(groups, momentum=train.momentum, **options)
+
+
+def _fused(groups: list[dict[str, Any]]) -> bool | None:
+    """Whether all of a step is done in one pass over the memory; None: torch's default.
+
+    On the CPU a tenth of the time for networks beyond its caches, and nothing gained for those within.
+    """
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if parameters[0].device.type == "cpu" and sum(p.numel() for p in parameters) < FUSED_FROM:
+        return None
+    able = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return True if able else None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

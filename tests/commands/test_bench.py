@@ -87,7 +87,8 @@ def test_wrong_numbers_and_files_are_answered(tiny, tmp_path):
 
 def test_head(tmp_path):
     small = ("--classes", 300, "--verticals", 4, "--s1", 32, "--s2", 16, "--batch", 16, "--kept", 5)
-    out = call("head", *small, "--rounds", 2, "--trained", 2, "--json", tmp_path / "f.json")
+    more = ("--rounds", 2, "--trained", 2, "--optimizers", "--json", tmp_path / "f.json")
+    out = call("head", *small, *more)
     found = json.loads((tmp_path / "f.json").read_text())
     ways = {row["way"]: row for row in found["rows"]}
     assert {"matrix products", "this head", "plain plugins", "dense"} <= set(ways)
@@ -100,6 +101,7 @@ def test_head(tmp_path):
     filtered = found["gradient_filter"]
     assert 0 <= filtered["classifier_error"] <= filtered["largest_error"] < 1
     assert "linear_cross_entropy" in out
+    assert [len(found["optimizers"][way]) for way in ("fused", "foreach", "one by one")] == [2, 2, 2]
 
 
 def test_bare_products_are_those_of_the_code():

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from kcframe.assemble import build_source, build_student
-from kcframe.engine.optimizer import build_optimizer, set_learning_rate
+from kcframe.engine.optimizer import FUSED_FROM, build_optimizer, set_learning_rate
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 
 
+@pytest.mark.parametrize("fused_from", [0, FUSED_FROM])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_one_step_moves_each_parameter_as_its_group_says(tiny, optimizer):
+def test_one_step_moves_each_parameter_as_its_group_says(tiny, optimizer, fused_from, monkeypatch):
     """With SGD a step of a gradient of ones is rate x scale x (1 + decay x value), without momentum's
     past."""
     settings = {
@@ -28,7 +29,9 @@ def test_one_step_moves_each_parameter_as_its_group_says(tiny, optimizer):
     source = build_source(recipe)
     spec = recipe.arms["student"]
     student = build_student(spec, source.channels, source.image_size, source.taxonomy)
+    monkeypatch.setattr("kcframe.engine.optimizer.FUSED_FROM", fused_from)
     made = build_optimizer(student, spec.train)
+    assert all(group["fused"] is (None if fused_from else True) for group in made.param_groups)
     held = [id(p) for group in made.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in student.parameters() if p.requires_grad)
     set_learning_rate(made, 0.5)

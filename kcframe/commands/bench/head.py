@@ -24,6 +24,7 @@ from kcframe.interfaces.options import PluginOptions
 
 PRODUCTS, OURS, PLAIN, DENSE = "matrix products", "this head", "plain plugins", "dense"
 SOFTMAX, SOFTMAX_PRODUCTS = "softmax: linear_cross_entropy", "softmax: matrix products"
+OPTIMIZERS = {"fused": {"fused": True}, "foreach": {"foreach": True}, "one by one": {"foreach": False}}
 SCALING = (12_500, 25_000, 50_000, 100_000, 200_000)
 
 
@@ -33,7 +34,13 @@ def sizes_from(device: str, dtype: str, sizes: dict[str, Any]) -> Sizes:
 
 
 def bench_head(
-    sizes: Sizes, rounds: int, trained: int, filter_error: float, scaling: bool, json_file: str | None
+    sizes: Sizes,
+    rounds: int,
+    trained: int,
+    filter_error: float,
+    scaling: bool,
+    optimizers: bool,
+    json_file: str | None,
 ) -> None:
     """Measure, print a table, and write the figures."""
     console = Console()
@@ -47,7 +54,24 @@ def bench_head(
     if scaling:
         found["scaling"] = _scaling(sizes, rounds)
         console.print(_scaling_table(found["scaling"]))
+    if optimizers:
+        found["optimizers"] = _optimizers(bench, rounds)
+        for name, over in found["optimizers"].items():
+            console.print(f"AdamW, {name}: {spread(over, 2)} of a step's matrix products", highlight=False)
     write_json(found, json_file)
+
+
+def _optimizers(bench: Bench, rounds: int) -> dict[str, list[float]]:
+    """A step of AdamW over the head's parameters, each of torch's ways, over the head's matrix products."""
+    bench.step()
+    parameters = [p for p in bench.head.parameters() if p.grad is not None]
+    products = bare_products(lambda: bench.step(bench.plain_head(), PlainObjective(PluginOptions())))
+    found = {}
+    for name, options in OPTIMIZERS.items():
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)  # one at a time: each has two states
+        times = _in_turn({PRODUCTS: products, name: optimizer.step}, rounds, bench.sizes.device)
+        found[name] = _ratios(times[name], times[PRODUCTS])
+    return found
 
 
 def _ways(bench: Bench) -> dict[str, Callable[[], object]]:
