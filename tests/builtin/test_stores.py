@@ -343,6 +343,31 @@ def test_what_is_wrong_with_parquet_files_is_said(tmp_path, how, options, said):
         taxonomy_of("parquet", tmp_path, **options)
 
 
+def test_row_groups_that_another_run_deletes_are_unpacked_again(tmp_path, monkeypatch):
+    write_parquet(tmp_path)
+    found = source("parquet", tmp_path)
+    real = DiskCache.file
+
+    def deleted_once(cache, key, make):
+        path = real(cache, key, make)
+        if key not in deleted:
+            deleted.append(key)
+            path.unlink()
+        return path
+
+    deleted = []
+    monkeypatch.setattr(DiskCache, "file", deleted_once)
+    torch.testing.assert_close(pixels_of(found, "train"), expected_pixels("train"), atol=1e-6, rtol=0)
+    assert len(deleted) == 4
+
+
+def test_a_cache_for_row_groups_that_cannot_be_written_is_said(tmp_path):
+    write_parquet(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"data.options.cache: .*file/pictures: cannot be written: Not a dir"):
+        taxonomy_of("parquet", tmp_path, cache=str(tmp_path / "file"))
+
+
 def test_a_file_that_is_no_parquet_file(tmp_path):
     write_parquet(tmp_path)
     (tmp_path / "train-1.parquet").write_bytes(b"hello")

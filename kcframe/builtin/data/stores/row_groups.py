@@ -4,9 +4,10 @@ cache on this machine's disk, from which pictures are read in any order."""
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -21,6 +22,7 @@ from kcframe.builtin.data.stores.store import Store
 from kcframe.errors import DataError
 from kcframe.storage import PAUSES, patiently
 
+TRIES = 5
 OPEN = 64  # unpacked row groups that a process holds open
 
 
@@ -60,6 +62,14 @@ class RowGroups(Store):
                 f"data.options.cache_gib is {cache.max_bytes / GIB:g}, of which {KEPT:.0%} always stay: for "
                 "pictures in any order give more, or convert the files to tar shards (webdataset)"
             )
+        try:
+            cache.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache.folder):
+                pass
+        except OSError as error:
+            raise DataError(
+                f"data.options.cache: {cache.folder}: cannot be written: {error.strerror}; give another"
+            ) from None
         self._open: tuple[int, OrderedDict[tuple[int, int], pa.Array]] | None = None
 
     def __getstate__(self) -> dict:
@@ -98,8 +108,11 @@ class RowGroups(Store):
 
     def _unpacked(self, file: int, group: int) -> pa.Array:
         key = f"{self.urls[file]}\n{group}\n{self.column}\n{self.groups[file]}"
-        path = self.cache.file(key, lambda part: self._unpack(file, group, part))
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["picture"].chunk(0)
+        for _ in range(TRIES):
+            path = self.cache.file(key, lambda part: self._unpack(file, group, part))
+            with suppress(FileNotFoundError):  # another run's limit has just deleted it
+                return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["picture"].chunk(0)
+        raise OSError(f"{path} was deleted {TRIES} times while it was opened: give other runs another cache")
 
     def _unpack(self, file: int, group: int, part: Path) -> None:
         def fetch() -> pa.Array:
