@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 
@@ -402,6 +403,18 @@ def test_the_cache_stays_below_its_limit_and_drops_what_was_unused_longest(tmp_p
     assert made == []
     get("0000000005")
     assert made == ["0000000005"]
+
+
+def test_a_folder_that_disappears_does_no_harm(tmp_path, monkeypatch):
+    cache = DiskCache(tmp_path / "c", 10)
+
+    def gone():
+        shutil.rmtree(tmp_path / "c")
+        os.scandir(tmp_path / "c")
+
+    monkeypatch.setattr(cache, "_shrink", gone)
+    assert cache.read("a", lambda: b"data") == b"data"
+    assert cache.read("a", lambda: b"anew") == b"anew"
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):

@@ -72,8 +72,8 @@ class DiskCache:
         try:
             with FileLock(self.folder / "lock", blocking=False):
                 self._shrink()
-        except Timeout:
-            return  # another process is at it
+        except (Timeout, OSError):
+            return  # another process is at it, or somebody deletes the folder: what was read is read
         self._added = 0
 
     def _shrink(self) -> None:
