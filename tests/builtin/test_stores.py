@@ -9,11 +9,13 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import tarfile
 import threading
 import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -225,6 +227,38 @@ def test_what_is_wrong_with_shards_is_said(shards, change, options, said):
     options = {name: value.format(root=shards) for name, value in options.items()}
     with pytest.raises(DataError, match=said):
         taxonomy_of("webdataset", shards, **options)
+
+
+@pytest.mark.parametrize("change", ["flip", "in a header", "between members"])
+def test_no_sample_is_lost_behind_damage(shards, change):
+    file = shards / "train-000.tar"
+    with tarfile.open(file) as archive:
+        third = archive.getmembers()[4].offset
+    data = bytearray(file.read_bytes())
+    if change == "flip":
+        data[third + 5] ^= 255
+    file.write_bytes(data if change == "flip" else data[: third + (100 if change == "in a header" else 0)])
+    with pytest.raises(DataError, match=f"train-000.tar: is cut off or damaged at byte {third:,}"):
+        taxonomy_of("webdataset", shards)
+
+
+def test_an_empty_member_is_no_range(shards):
+    write_tar(shards / "train-000.tar", [("bad.cls", b"cars/coupe"), ("bad.png", b"")])
+    with pytest.raises(DataError, match=r"bad.png: cannot be decoded: the file has zero bytes"):
+        source("webdataset", shards).split("train").load(torch.tensor([0]), None)
+
+
+def test_splits_whose_patterns_meet_are_refused(shards):
+    with pytest.raises(DataError, match="both mean .*train-001.tar"):
+        taxonomy_of("webdataset", shards, test=f"{shards}/train-001.tar")
+
+
+def test_files_that_number_classes_otherwise_are_refused(tmp_path):
+    write_parquet(tmp_path, label=CLASSES.index, types={"metadata": hugging_face(CLASSES)})
+    other = pq.read_table(tmp_path / "train-1.parquet").replace_schema_metadata(hugging_face(CLASSES[::-1]))
+    pq.write_table(other, tmp_path / "train-1.parquet")
+    with pytest.raises(DataError, match="train-1.parquet: its schema has other class names for 'label'"):
+        taxonomy_of("parquet", tmp_path)
 
 
 def test_labels_that_name_no_vertical_or_an_unknown_class(shards):

@@ -39,6 +39,7 @@ class Given:
     store: Store
     labels: pa.ListArray
     left_out: int
+    files: Sequence[str] = ()
     names: Sequence[str] | None = None
 
 
@@ -77,6 +78,10 @@ class LabelledPictures(DataSource):
     def _built(self) -> tuple[Taxonomy, dict[str, StoredPictures], dict[str, int]]:
         options = self.options
         given = {split: self.read(split) for split in ("train", "test")}
+        if both := set(given["train"].files) & set(given["test"].files):
+            raise DataError(
+                f"data.options.train and data.options.test both mean {sorted(both)[0]}: one may not"
+            )
         said = {split: _spelled(each, options.classes) for split, each in given.items()}
         if options.taxonomy is None:
             taxonomy, class_of = _taxonomy_of_labels(*said["train"], given["train"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,12 @@ class Parquet(LabelledPictures):
         found = find_files(getattr(options, split), f"data.options.{split}", options.anonymous)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             files = list(pool.map(lambda number: _read(found, number, options), range(len(found.paths))))
+        for number, file in enumerate(files):
+            if file.names != files[0].names:
+                raise DataError(
+                    f"{found.urls[number]}: its schema has other class names for '{options.label}' than "
+                    f"{found.urls[0]}"
+                )
         labels = pa.concat_arrays([file.labels for file in files])
         counts = pc.fill_null(pc.list_value_length(labels), 0).to_numpy()
         if labels.flatten().null_count or not counts.any():
@@ -52,6 +59,7 @@ class Parquet(LabelledPictures):
             store,
             pa.ListArray.from_arrays(offsets, labels.flatten()),
             int((~known).sum()),
+            found.urls,
             files[0].names,
         )
 
@@ -145,4 +153,4 @@ def _names(metadata: dict[bytes, bytes] | None, label: str) -> list[str] | None:
         names = feature.get("feature", feature)["names"]
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    return [str(name) for name in names]
+    return [normalize("NFC", str(name).strip()) for name in names]

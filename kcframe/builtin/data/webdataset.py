@@ -56,7 +56,7 @@ class WebDataset(LabelledPictures):
             options.anonymous,
             picture_cache(options),
         )
-        return Given(store, _labels(texts, options, store), int((~labelled).sum()))
+        return Given(store, _labels(texts, options, store), int((~labelled).sum()), shards.urls)
 
 
 def _rows(wanted: pa.Array) -> pa.Array:

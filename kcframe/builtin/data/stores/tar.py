@@ -25,7 +25,8 @@ from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, replacing
 
 AT_ONCE = 16  # shards that are listed side by side
 BLOCK = 2**22  # bytes that are fetched together while one is listed
-FORMAT = "1"  # of the kept lists
+FORMAT = "2"  # of the kept lists
+BLOCK_OF_TAR = 512
 SMALL = 2**20  # bytes of a member that is read while the shard is listed
 GZIP = b"\x1f\x8b"
 
@@ -108,8 +109,15 @@ def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Tabl
                             raise DataError(f"{url}: {member.name}: {member.size:,} bytes are no label")
                         content = archive.extractfile(member).read()
                     contents.append(content)
+                following = archive.offset
         except tarfile.TarError as error:
             raise DataError(f"{url}: no tar file, or damaged: {error}") from None
+        # tarfile takes a header that it cannot read for the end.
+        stream.seek(following)
+        if stream.read(BLOCK_OF_TAR) != bytes(BLOCK_OF_TAR):
+            raise DataError(
+                f"{url}: is cut off or damaged at byte {following:,}: no end of the archive there"
+            )
         end = stream.seek(0, 2)
     if starts and starts[-1] + sizes[-1] > end:
         raise DataError(f"{url}: is cut off: {names[-1]} should end after {starts[-1] + sizes[-1]:,} bytes")
