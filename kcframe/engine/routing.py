@@ -88,8 +88,7 @@ class Router:
         orphans = self.orphan[labels.classes.long()]
         rows.append(labels.rows()[orphans].to(self.device))
         classes.append(labels.classes[orphans].long().to(self.device))
-        sure = torch.ones(len(orphans)) if labels.values is None else labels.values
-        values.append(sure[orphans].to(self.device))
+        values.append(labels.sure()[orphans].to(self.device))
         return self._unite(torch.cat(rows), torch.cat(classes), torch.cat(values))
 
     def _unite(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -231,9 +231,8 @@ class Trainer:
 
     def _listed(self, labels: Labels) -> SlotTargets:
         """As targets: how sure each of them is."""
-        values = torch.ones(len(labels.classes)) if labels.values is None else labels.values
-        rows, classes, values = (t.to(self.world.device) for t in (labels.rows(), labels.classes, values))
-        return SlotTargets(self.index, len(labels), rows, classes, values)
+        listed = (t.to(self.world.device) for t in (labels.rows(), labels.classes, labels.sure()))
+        return SlotTargets(self.index, len(labels), *listed)
 
     def _autocast(self):
         if self.job.train.precision == "bfloat16":

@@ -54,6 +54,10 @@ class Labels:
         """int64 [total]: the image that each entry of `classes` belongs to."""
         return torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
 
+    def sure(self) -> Tensor:
+        """float32 [total]: `values`, or 1 for each where nothing is doubted."""
+        return torch.ones(len(self.classes)) if self.values is None else self.values
+
     def likely(self) -> Labels:
         """Those of which nobody doubts, or of which more doubt that they are wrong."""
         if self.values is None:

@@ -14,7 +14,7 @@ from kcframe.builtin.data.folders import Listing, list_pictures
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.options import Augmentation
-from kcframe.builtin.data.stores.pictures import StoredPictures, picture_cache
+from kcframe.builtin.data.stores.pictures import StoredPictures, picture_cache, picture_counts
 from kcframe.builtin.data.stores.store import Place, PlacedStore
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.interfaces.data import DataSource, Labels
@@ -75,11 +75,7 @@ class ImageFolder(DataSource):
 
     def describe(self) -> dict[str, object]:
         taxonomy, sets, left_out = self._built
-        facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
-        for name, images in sets.items():
-            # Ancestors are labels too, so a parent class is only counted if its children have no pictures.
-            seen = len(images.labels.classes.unique())
-            facts[f"classes without {name} pictures"] = taxonomy.num_classes - seen
+        facts = picture_counts(taxonomy, sets)
         places = np.bincount(taxonomy.slot_class)
         facts["classes in several verticals"] = int((places > 1).sum())
         return facts | {"files left out": dict(sorted(left_out.items()))}

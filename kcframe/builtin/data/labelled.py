@@ -19,7 +19,7 @@ import torch
 
 from kcframe.builtin.data.label_arrays import expanded
 from kcframe.builtin.data.labelled_options import LabelledOptions
-from kcframe.builtin.data.stores.pictures import StoredPictures
+from kcframe.builtin.data.stores.pictures import StoredPictures, picture_counts
 from kcframe.builtin.data.stores.store import Store
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.errors import DataError, did_you_mean
@@ -33,8 +33,8 @@ from kcframe.taxonomy import Taxonomy
 @dataclass(frozen=True)
 class Given:
     """A split as it is stored. store: its n pictures. labels: list<string> [n], at least one a picture, as
-    they are written. names: what numbers mean, if the files say so themselves. left_out: pictures without
-    label."""
+    they are written. files: what it is stored in. names: what numbers mean, if the files say so themselves.
+    left_out: pictures without label."""
 
     store: Store
     labels: pa.ListArray
@@ -67,12 +67,8 @@ class LabelledPictures(DataSource):
 
     def describe(self) -> dict[str, object]:
         taxonomy, sets, left_out = self._built
-        facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
-        for name, images in sets.items():
-            facts[f"classes without {name} pictures"] = taxonomy.num_classes - len(
-                images.labels.classes.unique()
-            )
-        return facts | {f"{name} pictures without label": count for name, count in left_out.items()}
+        unlabelled = {f"{name} pictures without label": count for name, count in left_out.items()}
+        return picture_counts(taxonomy, sets) | unlabelled
 
     @cached_property
     def _built(self) -> tuple[Taxonomy, dict[str, StoredPictures], dict[str, int]]:

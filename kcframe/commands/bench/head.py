@@ -65,7 +65,7 @@ def _optimizers(bench: Bench, rounds: int) -> dict[str, list[float]]:
     """A step of AdamW over the head's parameters, each of torch's ways, over the head's matrix products."""
     bench.step()
     parameters = [p for p in bench.head.parameters() if p.grad is not None]
-    products = bare_products(lambda: bench.step(bench.plain_head(), PlainObjective(PluginOptions())))
+    products = _ways(bench)[PRODUCTS]
     found = {}
     for name, options in OPTIMIZERS.items():
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)  # one at a time: each has two states

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,6 @@ from PIL import Image
 
 VERTICALS, CLASSES, PICTURES, SIZE = 4, 5, {"train": 40, "test": 4}, (320, 256)
 IMAGE_SIZE = 128  # that they are read in
-LAYOUTS = ("files", "tar", "parquet")
 GROUP = 100  # pictures in a row group, as Hugging Face's datasets have them
 
 
@@ -38,10 +37,9 @@ def made_up_recipe(folder: Path, url: str | None = None, layout: str = "files") 
     folder = Path(tempfile.mkdtemp(dir=folder))
     random = np.random.default_rng(0)
     for split, num in PICTURES.items():
-        _WRITE[layout](f"{place}/{split}", _made_up(random, num))
-    ending = {"tar": "tar", "parquet": "parquet"}.get(layout)
-    data = {split: f"{place}/{split}.{ending}" for split in PICTURES} if ending else {"root": place}
-    name = {"files": "image-folder", "tar": "webdataset", "parquet": "parquet"}[layout]
+        LAYOUTS[layout].write(f"{place}/{split}", _made_up(random, num))
+    name, ending, _ = LAYOUTS[layout]
+    data = {split: f"{place}/{split}{ending}" for split in PICTURES} if ending else {"root": place}
     recipe = {
         "kcframe": 1,
         "name": "made-up JPEG files",
@@ -104,4 +102,17 @@ def _put(url: str, content: io.BytesIO) -> None:
     storage.pipe_file(path, content.getvalue())
 
 
-_WRITE = {"files": _write_files, "tar": _write_tar, "parquet": _write_parquet}
+class Layout(NamedTuple):
+    """How pictures lie: the data source that reads them so, the ending of a split's one file ('': many
+    files), and what writes a split."""
+
+    source: str
+    ending: str
+    write: Callable[[str, Iterator[Made]], None]
+
+
+LAYOUTS = {
+    "files": Layout("image-folder", "", _write_files),
+    "tar": Layout("webdataset", ".tar", _write_tar),
+    "parquet": Layout("parquet", ".parquet", _write_parquet),
+}

@@ -31,14 +31,14 @@ def softmax_loss(logits: Tensor, labels: SparseTargets) -> Tensor:
     says something, and the logits of different verticals compare: each is against the same 0.
     """
     log_sums = F.softplus(logits.logsumexp(1), threshold=40)
-    return log_sums - _of_labels(logits, labels, _shared_evenly(labels))
+    return log_sums - _of_labels(logits, labels, _shared(labels))
 
 
 def softmax_gradient(logits: Tensor, labels: SparseTargets, out: Tensor) -> None:
     """softmax - targets, of the classes alone, into out [B, N_v]."""
     log_sums = F.softplus(logits.logsumexp(1, keepdim=True), threshold=40)
     torch.exp(logits - log_sums, out=out)
-    out[labels.rows, labels.columns] -= _shared_evenly(labels).to(out.dtype)
+    out[labels.rows, labels.columns] -= _shared(labels).to(out.dtype)
 
 
 def _of_labels(logits: Tensor, labels: SparseTargets, values: Tensor) -> Tensor:
@@ -46,6 +46,6 @@ def _of_labels(logits: Tensor, labels: SparseTargets, values: Tensor) -> Tensor:
     return logits.new_zeros(len(logits)).index_add(0, labels.rows, listed.to(logits.dtype))
 
 
-def _shared_evenly(labels: SparseTargets) -> Tensor:
+def _shared(labels: SparseTargets) -> Tensor:
     sums = labels.values.new_zeros(labels.shape[0]).index_add(0, labels.rows, labels.values)
     return labels.values / sums.clamp_min(1)[labels.rows]  # what an unsure label leaves is none of these's

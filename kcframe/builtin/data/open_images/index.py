@@ -191,13 +191,12 @@ class _Ids:
     line: int
 
     def numbers(self, kept: pa.Array) -> np.ndarray:
-        """Those that are kept, as uint64."""
-        return _numbers(pc.filter(self.column, kept), self, kept)
-
-    def odd(self, place: int, kept: pa.Array) -> DataError:
-        """place: among those that are kept."""
-        row = int(np.flatnonzero(kept.to_numpy(zero_copy_only=False))[place])
-        return DataError(
+        """Those that are kept, as uint64. DataError, naming the line, for one that is no id."""
+        found, odd = image_numbers(pc.filter(self.column, kept))
+        if odd is None:
+            return found
+        row = int(np.flatnonzero(kept.to_numpy(zero_copy_only=False))[odd])
+        raise DataError(
             f"{self.metadata.url}/{self.file}: line {self.line + row}: ImageID "
             f"'{self.column[row].as_py()}' is not 16 hexadecimal digits"
         )
@@ -313,18 +312,19 @@ def _table(
                 raise DataError(f"{where}: {error}") from None
 
 
-def _numbers(ids: pa.Array, source: _Ids, kept: pa.Array) -> np.ndarray:
-    """Strings of 16 hexadecimal digits as uint64. source, kept: where they are from, for errors."""
+def image_numbers(ids: pa.Array) -> tuple[np.ndarray, int | None]:
+    """Strings of 16 hexadecimal digits, none of them null, as uint64; and the place of the first that is not
+    of 16 such digits, if one is."""
     if not len(ids):
-        return np.empty(0, np.uint64)
+        return np.empty(0, np.uint64), None
     lengths = pc.binary_length(ids)
     if pc.min(lengths).as_py() != 16 or pc.max(lengths).as_py() != 16:
-        raise source.odd(int(pc.index(pc.not_equal(lengths, 16), True).as_py()), kept)
+        return np.empty(0, np.uint64), int(pc.index(pc.not_equal(lengths, 16), True).as_py())
     # All of one length, they lie in one piece: the strings' own memory, without a Python object for each.
     _, offsets, text = ids.buffers()
     start = np.frombuffer(offsets, np.int32)[ids.offset]
     digits = DIGITS[np.frombuffer(text, np.uint8, 16 * len(ids), start)].reshape(-1, 16)
     if digits.max() == 255:
-        raise source.odd(int(np.flatnonzero((digits == 255).any(1))[0]), kept)
+        return np.empty(0, np.uint64), int(np.flatnonzero((digits == 255).any(1))[0])
     bytes_ = digits[:, ::2] << 4 | digits[:, 1::2]
-    return np.ascontiguousarray(bytes_).view(">u8").astype(np.uint64).reshape(-1)
+    return np.ascontiguousarray(bytes_).view(">u8").astype(np.uint64).reshape(-1), None

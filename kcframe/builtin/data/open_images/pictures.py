@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from kcframe.builtin.data.open_images.index import Index, image_name
+from kcframe.builtin.data.open_images.index import Index, image_name, image_numbers
 from kcframe.builtin.data.open_images.options import OpenImagesOptions, in_shards
 from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.files import find_files
@@ -79,7 +79,7 @@ def _in_shards(options: OpenImagesOptions, split: str, ids: np.ndarray) -> Store
     named = pc.drop_null(found)
     if not len(named):
         raise DataError(f"{option}: {shards.urls[0]}: no picture in it is called like an image (ID.jpg)")
-    numbers = np.array([int(each, 16) for each in named.to_pylist()], np.uint64)
+    numbers, _ = image_numbers(named)  # MEMBER has looked at their digits
     order = numbers.argsort(kind="stable")
     place = np.searchsorted(numbers, ids, sorter=order).clip(0, len(order) - 1)
     rows = np.where(numbers[order[place]] == ids, there[order[place]], -1)

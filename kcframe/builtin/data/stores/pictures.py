@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Literal
@@ -23,6 +23,7 @@ from kcframe.interfaces.pictures import decode
 from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.interfaces.transform import Transform, as_images
 from kcframe.storage import HOPELESS, explained
+from kcframe.taxonomy import Taxonomy
 
 CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
 
@@ -34,6 +35,16 @@ def picture_cache(options: PictureOptions) -> DiskCache | None:
     if options.cache is None or not options.cache_gib:
         return None
     return DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
+
+
+def picture_counts(taxonomy: Taxonomy, sets: Mapping[str, ImageSet]) -> dict[str, object]:
+    """For `DataSource.describe`: how many pictures the splits have, and how many classes lack any."""
+    facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
+    for name, images in sets.items():
+        # Ancestors are labels too, so a parent class is only counted if its children have no pictures.
+        seen = len(images.labels.classes.unique())
+        facts[f"classes without {name} pictures"] = taxonomy.num_classes - seen
+    return facts
 
 
 class StoredPictures(ImageSet):
