@@ -92,7 +92,13 @@ def test_a_worker_group_loses_a_worker_and_one_arm_fails_for_good(tiny, tmp_path
 def test_stopped_with_two_workers_and_gone_on_with_in_this_process(tiny, tmp_path, cluster):
     class StopsInTheStudent(Quiet):
         def should_stop(self):
-            return self.begun[-1:] == ["arm student"] and self.steps > 0
+            # At a step, not at its beginning: a worker that hears of it before the first step does none.
+            return self.stepped == "arm student"
+
+        stepped = None
+
+        def step(self, step, num_steps, loss):
+            self.stepped = self.begun[-1]
 
     two = ("execution.backend=ray", "execution.workers=2")
     path = tiny(*LONG, "arms.generalist.train.epochs=1")
