@@ -272,21 +272,23 @@ def parts_of(recipe: Recipe, source: DataSource, new_ids: Tensor) -> tuple[Part,
     """What is learned from, and what is measured on: the test split, or the validation cut of the train
     split.
 
-    new_ids: int64 [N], each class's id in the stage, -1 if it is not the stage's. Images without a label are
-    not learned from: no teacher speaks for them, so that eq. 2 would say that all their classes are absent.
+    new_ids: int64 [N], each class's id in the stage, -1 if it is not the stage's. Images without a likely
+    label are not learned from: no teacher speaks for them, so that eq. 2 would say that all their classes are
+    absent; and all arms see the same images.
     """
     images = source.split("train")
     labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
-    indices = known_images(labels)
+    likely = labels.likely()
+    indices, known = known_images(likely), known_images(likely, absent)
     if recipe.evaluation.split == "validation":
         held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
         if not held.any():
             raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
-        test = Part(images, labels, absent, indices[held[indices]])
+        test = Part(images, labels, absent, known[held[known]])
         return Part(images, labels, absent, indices[~held[indices]]), test
     test = source.split("test")
     test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
-    test_part = Part(test, test_labels, test_absent, known_images(test_labels, test_absent))
+    test_part = Part(test, test_labels, test_absent, known_images(test_labels.likely(), test_absent))
     return Part(images, labels, absent, indices), test_part
 
 

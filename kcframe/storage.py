@@ -1,4 +1,5 @@
-"""Patience with storage behind a network (what fails now mostly works a little later); whole files here."""
+"""How storage behind a network is talked to: patiently (what fails now mostly works a little later), and
+without telling its secrets; and whole files of this machine."""
 
 from __future__ import annotations
 
@@ -6,20 +7,39 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from kcframe.errors import KcframeError
+from kcframe.errors import DataError, KcframeError
+
+if TYPE_CHECKING:
+    import fsspec
 
 Found = TypeVar("Found")
 
 # Seconds between attempts. One that has worked before mostly comes back; one that never has is more likely
 # named wrongly.
 PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
-URL = re.compile(r"[a-z0-9+]+://[^\s'\"<>]+")
+URL = re.compile(r"[a-z0-9+.-]+://(?:(?!::[a-z0-9+.-]+(?:::|://))[^\s'\"<>])+", re.IGNORECASE)
+"""One address; fsspec writes what wraps it (a zip file, a cache) before or behind it, with `::` between."""
 HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+GONE, REFUSED = (404, 410), (401, 403, 407)  # of HTTP
+
+S3 = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "retries": {"max_attempts": 4, "mode": "standard"},
+    "max_pool_connections": 64,
+}
+
+
+def storage_options(url: str, anonymous: bool) -> dict[str, object]:
+    """How a storage is to be talked to: patience for s3, credentials only where they are wanted."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    return {"anon": anonymous, "config_kwargs": S3}
 
 
 def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
@@ -27,28 +47,93 @@ def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
     waiting mends."""
     for pause in pauses:
         try:
-            return action()
+            return _told_rightly(action)
         except (*HOPELESS, KcframeError):
             raise
         except Exception:  # each storage raises its own
             time.sleep(pause)
-    return action()
+    return _told_rightly(action)
 
 
-def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user and password, and on the web without its query."""
-    protocol, there, rest = url.partition("://")
-    if not there:
-        return url
+def _told_rightly(action: Callable[[], Found]) -> Found:
+    """fsspec calls whatever goes wrong on the web a missing file: this raises what was wrong."""
+    try:
+        return action()
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        status = getattr(cause, "status", None)
+        if not isinstance(cause, Exception) or not _of_the_web(cause) or status in GONE:
+            raise
+        if status in REFUSED:
+            raise PermissionError(str(cause)) from None
+        raise cause from None
+
+
+def _of_the_web(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == "aiohttp" or isinstance(error, TimeoutError)
+
+
+def is_there(storage: fsspec.AbstractFileSystem, path: str) -> bool:
+    """Whether a storage has a file or folder. Unlike its `exists`, it raises if the storage does not say."""
+    try:
+        _told_rightly(lambda: storage.info(path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def marks_of(info: Mapping[str, object]) -> list[str]:
+    """What changes when a file does, from a storage's `info` of it: each storage has some of it."""
+    marks = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "Last-Modified", "created")
+    return [str(info.get(key)) for key in marks]
+
+
+def read_file(url: str, option: str, anonymous: bool = False) -> bytes:
+    """A whole file of any storage. option: that names it. DataError, without secrets, if that fails."""
+    import fsspec
+
+    shown = without_secrets(url)
+
+    def fetch() -> bytes:
+        storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
+        return storage.cat_file(path)
+
+    try:
+        return patiently(fetch, PAUSES_AT_FIRST if "://" in url else ())
+    except FileNotFoundError:
+        raise DataError(f"{option}: no file '{shown}'") from None
+    except Exception as error:  # each storage raises its own
+        raise DataError(f"{shown}: cannot be read: {explained(error)}") from None
+
+
+def as_text(data: bytes, name: str) -> str:
+    """A file's text. DataError, with the line, if it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name}: line {line}: not UTF-8 text; save it as UTF-8 (spreadsheets: 'CSV UTF-8')"
+        ) from None
+
+
+def without_secrets(text: str) -> str:
+    """A URL, or a text with URLs in it, as it may be shown: without users and passwords, and on the web
+    without queries."""
+    return URL.sub(lambda found: _shown(found.group()), text)
+
+
+def _shown(url: str) -> str:
+    protocol, _, rest = url.partition("://")
+    if protocol.lower() in ("http", "https"):
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
-    if protocol in ("http", "https"):
-        path = path.partition("?")[0].partition("#")[0]
     return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def explained(error: Exception) -> str:
     """What an error says, without the secrets of URLs in it."""
-    return f"{type(error).__name__}: {URL.sub(lambda found: without_secrets(found.group()), str(error))}"
+    return f"{type(error).__name__}: {without_secrets(str(error))}"
 
 
 @contextmanager

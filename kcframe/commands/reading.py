@@ -32,12 +32,13 @@ class _Split:
 
     def __init__(self, images: ImageSet):
         self.cost = images.read_cost()
+        self.bytes = len(images) * self.cost.bytes if self.cost else 0.0
         self.had = torch.zeros(len(images), dtype=torch.bool)
 
-    def read(self, indices: Tensor, times: int, reading: Reading) -> None:
+    def read(self, indices: Tensor, times: int, reading: Reading, kept: bool) -> None:
         reading.pictures += len(indices) * times
         asked = len(indices) * times
-        if not self.cost.again:
+        if kept:
             asked = int((~self.had[indices]).sum())
             self.had[indices] = True
         reading.requests += asked * self.cost.requests
@@ -50,6 +51,7 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
     splits = {name: _Split(source.split(name)) for name in ("train", "test")}
     if any(split.cost is None for split in splits.values()):
         return None
+    kept = sum(split.bytes for split in splits.values()) <= min(s.cost.room for s in splits.values())
     found: dict[str, Reading] = {}
     for stage in plan(recipe, source.taxonomy):
         is_arm = stage.kind == "arm"
@@ -59,7 +61,7 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
         reading = found.setdefault(stage.name if is_arm else ALL, Reading())
         for part, times in ((learned, train.epochs), (measured, evaluations)):
             split = "train" if part.images is source.split("train") else "test"
-            splits[split].read(part.indices, times, reading)
+            splits[split].read(part.indices, times, reading, kept)
     return found
 
 

@@ -93,12 +93,13 @@ def known_images(labels: Labels, absent: Labels | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class ReadCost:
-    """Of one picture, on average: requests to the storage, and bytes that it sends. again: whether that is to
-    be paid each time the picture is read; False: once on each machine, which then keeps it."""
+    """Of one picture, on average: requests to the storage, and bytes that it sends. room: bytes of pictures,
+    of both splits together, that a machine keeps: if they are no more, each is paid for once, else each
+    time that it is read."""
 
     requests: float
     bytes: float
-    again: bool
+    room: float
 
 
 class ImageSet(ABC):

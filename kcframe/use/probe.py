@@ -165,7 +165,7 @@ def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: i
         return Task(data, (images, learn, classes[learn]), (images, rest, classes[rest]), names, 1.0)
     source, name = source_of(data, overrides, transform)
     splits = [source.split(split) for split in ("train", "test")]
-    known = [_single_class(images.labels, source.taxonomy) for images in splits]
+    known = [_single_class(images.labels.likely(), source.taxonomy) for images in splits]
     both = np.intersect1d(known[0][1].numpy(), known[1][1].numpy())
     if len(both) < 2:
         raise DataError(f"{name}: a task needs two classes with pictures in both splits, it has {len(both)}")

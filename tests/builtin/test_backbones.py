@@ -254,5 +254,5 @@ def test_weights_of_another_network_damaged_ones_and_pickles_are_refused(tmp_pat
         with pytest.raises(DataError, match=rf"{file}: neither a safetensors file nor a torch state dict"):
             build("torchvision", model="resnet18", weights=str(tmp_path / file))
     assert "code from" not in capsys.readouterr().out
-    with pytest.raises(DataError, match="nowhere.pth: no such file"):
+    with pytest.raises(DataError, match="no file .*nowhere.pth"):
         build("torchvision", model="resnet18", weights=str(tmp_path / "nowhere.pth"))

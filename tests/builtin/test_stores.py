@@ -1,16 +1,14 @@
 """Pictures as files, in tar shards and in Parquet files: the same pictures and labels whichever way,
-read one by one against what was written; and the cache between."""
+read one by one against what was written."""
 
 from __future__ import annotations
 
 import io
 import json
-import multiprocessing
+import math
 import os
 import pickle
-import shutil
 import tarfile
-import threading
 import time
 
 import numpy as np
@@ -21,10 +19,11 @@ import torch
 from PIL import Image
 
 from kcframe.assemble import construct
+from kcframe.builtin.data.stores import disk_cache, row_groups
 from kcframe.builtin.data.stores import tar as tars
-from kcframe.builtin.data.stores.disk_cache import GIB, DiskCache
+from kcframe.builtin.data.stores.disk_cache import GIB
 from kcframe.builtin.data.stores.files import find_files
-from kcframe.errors import DataError, PluginError
+from kcframe.errors import DataError, PluginError, StorageError
 from kcframe.recipe.schema import PluginRef
 from tests.labelled_files import CLASSES, COUNTS, pictures, write_parquet, write_shards, write_tar
 
@@ -101,7 +100,7 @@ def test_the_same_from_a_bucket(bucket, tmp_path, kind, proxy):
         torch.testing.assert_close(pixels_of(found, split), expected_pixels(split), atol=1e-6, rtol=0)
     assert proxy.reads == reads  # this machine has them now
     cost = found.split("train").read_cost()
-    assert not cost.again
+    assert cost.room == 0.75 * int(0.1 * GIB) if kind == "webdataset" else cost.room == math.inf
     assert cost.requests == (1 if kind == "webdataset" else pytest.approx(4 / 12))
     sizes = [len(data) for _, _, data in pictures("train")]
     assert cost.bytes == pytest.approx(np.mean(sizes), rel=0.01 if kind == "webdataset" else 0.6)
@@ -212,6 +211,7 @@ def not_json(file):
         (None, {"label": "txt"}, r"no picture with a label in a .txt member.*\.cls, \.png"),
         (None, {"train": "{root}/nothing-*.tar"}, r"data.options.train: no file '.*nothing"),
         (None, {"train": "{root}/train-{{000..007}}.tar"}, r"data.options.train: no file '.*train-003.tar'"),
+        (None, {"train": "{root}/train-{{2..0}}.tar"}, r"data.options.train: .*\{2..0\} counts down"),
         (None, {"classes": "{root}/missing"}, "data.options.classes: no file"),
         (
             None,
@@ -270,6 +270,60 @@ def test_labels_that_name_no_vertical_or_an_unknown_class(shards):
         taxonomy_of("webdataset", shards)
 
 
+def test_a_class_of_another_vertical_than_the_train_splits(shards):
+    write_shards(shards, "test", label=lambda text: ("cls", text.replace("birds/crow", "cars/crow").encode()))
+    with pytest.raises(DataError, match=r"test001.png: the train split has no class 'cars/crow'.*birds/crow"):
+        taxonomy_of("webdataset", shards)
+
+
+def test_of_two_pictures_with_one_name_the_first_counts(tmp_path):
+    (_, _, one), (_, _, two) = pictures("train")[:2]
+    members = [
+        ("x.png", one),
+        ("x.jpg", two),
+        ("x.cls", b"birds/wren"),
+        ("y.cls", b"cars/coupe"),
+        ("y.png", two),
+    ]
+    for split in COUNTS:
+        write_tar(tmp_path / f"{split}-0.tar", members)
+    found = source("webdataset", tmp_path)
+    assert names_of(found, "train") == [{"wren"}, {"coupe"}]
+    assert found.split("train").name(0).endswith("x.png")
+
+
+def test_an_empty_list_of_labels_is_no_label(tmp_path):
+    def as_list(text):
+        return "json", json.dumps({"label": [] if "crow" in text else [text]}).encode()
+
+    for split in COUNTS:
+        write_shards(tmp_path, split, label=as_list)
+    found = source("webdataset", tmp_path, label="json")
+    own = [text.partition("/")[2] for _, text, _ in pictures("train")]
+    assert names_of(found, "train") == [{name} for name in own if name != "crow"]
+    assert found.describe()["train pictures without label"] == own.count("crow")
+    kept = [row for row, name in enumerate(own) if name != "crow"]
+    torch.testing.assert_close(pixels_of(found, "train"), expected_pixels("train")[kept], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"label": "\\ud800"}', "a.png: its .json member: .*surrogates"),
+        (b'{"label": ' + b"[" * 9999 + b"]" * 9999 + b"}", "a.png: its .json member: is nested too deep"),
+        (b'{"label": ' + b"9" * 5000 + b"}", "a.png: its .json member: Exceeds the limit"),
+        (b'{"label": "' + b"9" * 5000 + b'"}', "a.png: label 9{19}: .*names has 1 classes"),
+        (b"{", "a.png: its .json member: Expecting"),
+    ],
+)
+def test_labels_that_are_none_are_named(shards, content, said):
+    (shards / "names").write_text("birds/wren")
+    write_shards(shards, "test", label=as_json)
+    write_tar(shards / "train-000.tar", [("a.json", content), ("a.png", b"x")])
+    with pytest.raises(DataError, match=said):
+        taxonomy_of("webdataset", shards, label="json", classes=str(shards / "names"))
+
+
 def test_a_number_beyond_the_list_of_classes(tmp_path):
     for split in COUNTS:
         write_shards(tmp_path, split, label=as_numbers)
@@ -282,6 +336,7 @@ def test_addresses_are_shown_without_their_secrets(shards):
     for address in (
         "https://me:secret@127.0.0.1:9/x.tar?token=hidden",
         "ftp://me:secret@127.0.0.1:9/x-*.tar",
+        "simplecache::HTTP://me:secret@127.0.0.1:9/x.tar?token=hidden",
     ):
         with pytest.raises(DataError, match="data.options.train: .*127.0.0.1:9/x") as caught:
             taxonomy_of("webdataset", shards, train=address)
@@ -369,7 +424,11 @@ def test_rows_without_label_or_picture(tmp_path):
         ({"label": lambda text: 0.5}, {}, "column 'label' is of double: it should hold texts or numbers"),
         ({"label": lambda text: None, "types": {"label": pa.string()}}, {}, "no row with a label"),
         ({"label": lambda text: [text, None]}, {}, r"an empty \(null\) label in a list"),
-        ({}, {"cache_gib": 1e-6}, r"unpacked, its pictures are .*cache_gib"),
+        (
+            {},
+            {"cache_gib": 1e-6},
+            r"data.options.cache_gib: 1e-06 are too few: 75% .* two splits.*GiB: give 0.1",
+        ),
     ],
 )
 def test_what_is_wrong_with_parquet_files_is_said(tmp_path, how, options, said):
@@ -378,22 +437,82 @@ def test_what_is_wrong_with_parquet_files_is_said(tmp_path, how, options, said):
         taxonomy_of("parquet", tmp_path, **options)
 
 
+def test_the_cache_must_have_room_for_both_splits(tmp_path):
+    write_parquet(tmp_path)
+    found = source("parquet", tmp_path)
+    sizes = {split: found.split(split).store.unpacked for split in COUNTS}
+    enough = sum(sizes.values()) / 0.75 / GIB
+    assert max(sizes.values()) < 0.99 * sum(sizes.values())
+    taxonomy_of("parquet", tmp_path, cache_gib=enough * 1.001)
+    with pytest.raises(DataError, match="too few"):
+        taxonomy_of("parquet", tmp_path, cache_gib=enough * 0.99)
+
+
 def test_row_groups_that_another_run_deletes_are_unpacked_again(tmp_path, monkeypatch):
     write_parquet(tmp_path)
     found = source("parquet", tmp_path)
-    real = DiskCache.file
+    real, deleted = row_groups._mapped, []
 
-    def deleted_once(cache, key, make):
-        path = real(cache, key, make)
-        if key not in deleted:
-            deleted.append(key)
+    def deleted_once(path):
+        if path.exists() and path not in deleted:
+            deleted.append(path)
             path.unlink()
-        return path
+        return real(path)
 
-    deleted = []
-    monkeypatch.setattr(DiskCache, "file", deleted_once)
+    monkeypatch.setattr(row_groups, "_mapped", deleted_once)
     torch.testing.assert_close(pixels_of(found, "train"), expected_pixels("train"), atol=1e-6, rtol=0)
     assert len(deleted) == 4
+
+
+def test_a_row_group_that_was_never_written_to_the_end_is_unpacked_again(tmp_path):
+    write_parquet(tmp_path)
+    pixels_of(source("parquet", tmp_path), "train")
+    kept = [file for file in (tmp_path / "cache/pictures").rglob("??/*") if file.suffix != ".lock"]
+    assert len(kept) == 4
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:100])
+    again = pixels_of(source("parquet", tmp_path), "train")
+    torch.testing.assert_close(again, expected_pixels("train"), atol=1e-6, rtol=0)
+
+
+def test_many_rows_in_a_group_are_unpacked_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_groups, "ROWS", 3)
+    write_parquet(tmp_path, rows=100)
+    found = source("parquet", tmp_path)
+    torch.testing.assert_close(pixels_of(found, "train"), expected_pixels("train"), atol=1e-6, rtol=0)
+    assert found.split("train").store._pictures(0, 0).num_chunks == 2
+
+
+def test_a_missing_file_is_a_bad_picture_and_a_cache_that_fails_is_not(tmp_path, monkeypatch):
+    """Else a full disk would be taken for damaged pictures, and training would go on without them."""
+    write_parquet(tmp_path)
+    found = source("parquet", tmp_path, max_bad_fraction=1.0)
+    train = found.split("train")
+    (tmp_path / "train-1.parquet").rename(tmp_path / "elsewhere")
+    _, bad = train.load_readable(torch.arange(12), None)
+    assert list(bad) == list(range(6, 12))
+    (tmp_path / "elsewhere").rename(tmp_path / "train-1.parquet")
+    for error in (PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")):
+
+        def refuses(self, *given, error=error, **named):
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(disk_cache.FileLock, "acquire", refuses)
+            with pytest.raises(
+                StorageError, match=r"data.options.cache: .*/pictures: cannot be used: (Perm|No)"
+            ):
+                train.load_readable(torch.arange(12), None)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' /dev/full")
+def test_a_full_disk_is_said_as_such(tmp_path, monkeypatch):
+    write_parquet(tmp_path)
+    train = source("parquet", tmp_path, max_bad_fraction=1.0).split("train")
+    real = row_groups.pa.ipc.new_file
+    monkeypatch.setattr(row_groups.pa.ipc, "new_file", lambda _, schema: real("/dev/full", schema))
+    with pytest.raises(StorageError, match="data.options.cache: .*No space left on device; make room"):
+        train.load_readable(torch.arange(12), None)
 
 
 def test_a_cache_for_row_groups_that_cannot_be_written_is_said(tmp_path):
@@ -403,92 +522,17 @@ def test_a_cache_for_row_groups_that_cannot_be_written_is_said(tmp_path):
         taxonomy_of("parquet", tmp_path, cache=str(tmp_path / "file"))
 
 
+def test_the_file_that_is_wrong_is_named(tmp_path):
+    write_parquet(tmp_path, label=lambda text: [text])
+    wrong = pq.read_table(tmp_path / "train-1.parquet")
+    labels = pa.array([[None]] * len(wrong), pa.list_(pa.string()))
+    pq.write_table(wrong.set_column(1, "label", labels), tmp_path / "train-1.parquet")
+    with pytest.raises(DataError, match=r"train-1.parquet: an empty \(null\) label in a list"):
+        taxonomy_of("parquet", tmp_path)
+
+
 def test_a_file_that_is_no_parquet_file(tmp_path):
     write_parquet(tmp_path)
     (tmp_path / "train-1.parquet").write_bytes(b"hello")
     with pytest.raises(DataError, match="train-1.parquet: no Parquet file, or damaged"):
         taxonomy_of("parquet", tmp_path)
-
-
-# -- the cache ----------------------------------------------------------------------------------------
-
-
-def total(folder):
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file() and not f.name.endswith("lock"))
-
-
-def test_the_cache_stays_below_its_limit_and_drops_what_was_unused_longest(tmp_path):
-    cache = DiskCache(tmp_path, 100_000)
-    made = []
-
-    def get(key):
-        return cache.read(key, lambda: made.append(key) or key.encode() * 100)
-
-    for number in range(400):
-        assert get(f"{number:010d}") == f"{number:010d}".encode() * 100
-        assert total(tmp_path) <= 100_000 * (1 + 1 / 64) + 1000
-        now = 1_000_000_000 + number
-        for file in (cache._path("0000000003"), cache._path(f"{number:010d}")):
-            if file.exists():
-                os.utime(file, (now, now))  # whose clock is finer than a turn of this loop
-    made.clear()
-    get("0000000003")  # was used all the time
-    get("0000000399")
-    assert made == []
-    get("0000000005")
-    assert made == ["0000000005"]
-
-
-def test_a_folder_that_disappears_does_no_harm(tmp_path, monkeypatch):
-    cache = DiskCache(tmp_path / "c", 10)
-
-    def gone():
-        shutil.rmtree(tmp_path / "c")
-        os.scandir(tmp_path / "c")
-
-    monkeypatch.setattr(cache, "_shrink", gone)
-    assert cache.read("a", lambda: b"data") == b"data"
-    assert cache.read("a", lambda: b"anew") == b"anew"
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    cache = DiskCache(tmp_path / "file", 1000)
-    assert cache.read("a", lambda: b"data") == b"data"
-
-
-def _make_once(folder, started, made):
-    def make(path):
-        with made.get_lock():
-            made.value += 1
-        time.sleep(0.2)
-        path.write_bytes(b"x" * 10)
-
-    started.wait()
-    assert DiskCache(folder, GIB).file("key", make).read_bytes() == b"x" * 10
-
-
-def test_one_process_makes_a_file_and_the_others_wait(tmp_path):
-    context = multiprocessing.get_context("fork")
-    started, made = context.Event(), context.Value("i", 0)
-    processes = [context.Process(target=_make_once, args=(tmp_path, started, made)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    started.set()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert made.value == 1
-
-
-def test_threads_share_what_is_kept(tmp_path):
-    cache, found = DiskCache(tmp_path, GIB), []
-    threads = [
-        threading.Thread(target=lambda n=n: found.append(cache.read(str(n % 3), lambda: b"%d" % (n % 3))))
-        for n in range(30)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == [b"0"] * 10 + [b"1"] * 10 + [b"2"] * 10

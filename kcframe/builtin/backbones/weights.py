@@ -8,12 +8,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import torch
 from torch import Tensor, nn
 
 from kcframe.errors import DataError
-from kcframe.storage import explained
+from kcframe.storage import read_file, without_secrets
 
 PARALLEL = "module."  # what DataParallel puts before every key
 NAMED = 5  # keys that an error names before it only counts them
@@ -27,7 +26,7 @@ def load_weights(network: nn.Module, url: str, ignored: Sequence[str] = ()) -> N
     """
     if any(parameter.is_meta for parameter in network.parameters()):
         return
-    state = _read_state(url)
+    state, url = _read_state(url), without_secrets(url)
     for key in [key for key in state if key.startswith(tuple(ignored))]:
         del state[key]
     try:
@@ -46,13 +45,7 @@ def load_weights(network: nn.Module, url: str, ignored: Sequence[str] = ()) -> N
 
 
 def _read_state(url: str) -> OrderedDict[str, Tensor]:
-    try:
-        with fsspec.open(url, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise DataError(f"{url}: no such file") from None
-    except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
+    data = read_file(url, "weights")
     try:
         if data[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then the header in JSON
             from safetensors.torch import load

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from kcframe.builtin.data.stores.store import storage_options
 from kcframe.errors import DataError, did_you_mean
-from kcframe.storage import explained
+from kcframe.storage import explained, storage_options, without_secrets
 
 
 class Listing(NamedTuple):
@@ -36,12 +35,13 @@ def list_pictures(root: str, split: str, extensions: Sequence[str], anonymous: b
     Names that begin with a dot are passed over. Raises DataError if the folder is missing, cannot be
     listed, or has no picture, and for a picture whose name is not UTF-8.
     """
-    name = f"{root.rstrip('/')}/{split.strip('/')}"
-    with _named(name, f"data.options.root: no folder '{root}'"):
+    shown = without_secrets(root)
+    name = f"{shown.rstrip('/')}/{split.strip('/')}"
+    with _named(name, f"data.options.root: no folder '{shown}'"):
         filesystem, path = fsspec.url_to_fs(root, **storage_options(root, anonymous))
         folder = posixpath.join(path, posixpath.normpath(split.strip("/")))
         if filesystem.isfile(path):
-            raise DataError(f"data.options.root: '{root}' is a file, not a folder")
+            raise DataError(f"data.options.root: '{shown}' is a file, not a folder")
         if not filesystem.isdir(folder):
             below = [each.rstrip("/").rpartition("/")[2] for each in filesystem.ls(path, detail=False)]
             raise DataError(f"{name}: no such folder; {did_you_mean(split, below)}")
@@ -50,12 +50,13 @@ def list_pictures(root: str, split: str, extensions: Sequence[str], anonymous: b
 
 def list_folder(url: str, extensions: Sequence[str]) -> Listing:
     """As `list_pictures`, of a folder that is no split: any URL, a bucket's root or '.' as well."""
-    with _named(url, f"no folder '{url}'"):
+    name = without_secrets(url)
+    with _named(name, f"no folder '{name}'"):
         filesystem, folder = fsspec.url_to_fs(url, **storage_options(url, False))
         if not filesystem.isdir(folder):
             what = "is a file, not a folder" if filesystem.exists(folder) else "no such folder"
-            raise DataError(f"{url}: {what}")
-        return _listing(filesystem, folder.rstrip("/"), url, url, extensions)
+            raise DataError(f"{name}: {what}")
+        return _listing(filesystem, folder.rstrip("/"), url, name, extensions)
 
 
 @contextmanager

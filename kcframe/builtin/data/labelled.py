@@ -6,12 +6,11 @@ n pictures, L labels of them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from unicodedata import normalize
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +25,10 @@ from kcframe.errors import DataError, did_you_mean
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.interfaces.pictures import EVERY_FORMAT
 from kcframe.interfaces.transform import Transform
-from kcframe.storage import explained
+from kcframe.storage import as_text, read_file, without_secrets
 from kcframe.taxonomy import Taxonomy
+
+DIGITS = 19  # that no number of a class has
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class LabelledPictures(DataSource):
     def read(self, split: str) -> Given:
         """What is stored of 'train' or 'test'."""
 
+    def check(self, given: Mapping[str, Given]) -> None:
+        """DataError if the splits cannot both be read as they are."""
+
     @property
     def taxonomy(self) -> Taxonomy:
         return self._built[0]
@@ -78,39 +82,47 @@ class LabelledPictures(DataSource):
             raise DataError(
                 f"data.options.train and data.options.test both mean {sorted(both)[0]}: one may not"
             )
-        said = {split: _spelled(each, options.classes) for split, each in given.items()}
+        self.check(given)
+        classes = None if options.classes is None else _lines(options.classes, options.anonymous)
+        said = {split: _spelled(each, options.classes, classes) for split, each in given.items()}
+        source = "the train split"
         if options.taxonomy is None:
             taxonomy, class_of = _taxonomy_of_labels(*said["train"], given["train"])
         else:
-            taxonomy, class_of = read_taxonomy(options.taxonomy), lambda text: text
+            taxonomy = read_taxonomy(options.taxonomy, anonymous=options.anonymous)
+            class_of = {name: name for name in taxonomy.classes}
+            source = without_secrets(options.taxonomy)
         sets = {}
         for split, each in given.items():
-            labels = _labels(*said[split], taxonomy, class_of, each, options.taxonomy or "the train split")
+            labels = _labels(*said[split], taxonomy, class_of, each, source)
             sets[split] = StoredPictures(
                 each.store, labels, self.transform, EVERY_FORMAT, options.augmentation, options.threads
             )
         return taxonomy, sets, {split: each.left_out for split, each in given.items()}
 
 
-def _spelled(given: Given, classes: str | None) -> tuple[np.ndarray, list[str]]:
-    """(int [L]: which of the different labels each is; those labels, numbers by their names)."""
+def _spelled(given: Given, url: str | None, classes: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+    """(int [L]: which of the different labels each is; those labels, numbers by their names). classes: the
+    lines of the file at `url`, if there is one."""
     encoded = pc.dictionary_encode(given.labels.flatten())
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     texts = [normalize("NFC", text.strip()) for text in encoded.dictionary.to_pylist()]
     source, names = "the files' schema", given.names
-    if classes is not None:
-        source, names = classes, _lines(classes)
+    if url is not None:
+        source, names = without_secrets(url), classes
     if names is None:
         return codes, texts
     found = []
     for code, text in enumerate(texts):
         if not text.isdecimal():
             found.append(text)  # a name already
-        elif int(text) < len(names):
+        elif len(text) < DIGITS and int(text) < len(names):
             found.append(names[int(text)])
         else:
             first = _first_with(given, codes, code)
-            raise DataError(f"{first}: label {text}: {source} has {len(names):,} classes, counted from 0")
+            raise DataError(
+                f"{first}: label {text[:DIGITS]}: {source} has {len(names):,} classes, counted from 0"
+            )
     return codes, found
 
 
@@ -125,20 +137,15 @@ def _offsets(given: Given) -> np.ndarray:
     return offsets - offsets[0]
 
 
-def _lines(url: str) -> list[str]:
-    try:
-        with fsspec.open(url, "rt", encoding="utf-8-sig") as file:
-            return [normalize("NFC", line.strip()) for line in file]
-    except FileNotFoundError:
-        raise DataError(f"data.options.classes: no file '{url}'") from None
-    except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
+def _lines(url: str, anonymous: bool) -> list[str]:
+    text = as_text(read_file(url, "data.options.classes", anonymous), without_secrets(url))
+    return [normalize("NFC", line.strip()) for line in text.splitlines()]
 
 
 def _taxonomy_of_labels(
     codes: np.ndarray, texts: Sequence[str], given: Given
-) -> tuple[Taxonomy, Callable[[str], str]]:
-    """The taxonomy of labels that are VERTICAL/CLASS, and what gives a label's class."""
+) -> tuple[Taxonomy, dict[str, str]]:
+    """The taxonomy of labels that are VERTICAL/CLASS, and each label's class."""
     verticals: dict[str, dict[str, None]] = {}
     for code, text in sorted(enumerate(texts), key=lambda each: each[1]):
         vertical, slash, name = text.partition("/")
@@ -149,14 +156,14 @@ def _taxonomy_of_labels(
             )
         verticals.setdefault(vertical, {})[name] = None
     taxonomy = Taxonomy.build({vertical: list(names) for vertical, names in verticals.items()})
-    return taxonomy, lambda text: text.partition("/")[2]
+    return taxonomy, {text: text.partition("/")[2] for text in texts}
 
 
 def _labels(
     codes: np.ndarray,
     texts: Sequence[str],
     taxonomy: Taxonomy,
-    class_of: Callable[[str], str],
+    class_of: Mapping[str, str],
     given: Given,
     source: str,
 ) -> Labels:
@@ -164,9 +171,11 @@ def _labels(
     ids = taxonomy.class_ids
     lists = []
     for code, text in enumerate(texts):
-        if (name := class_of(text)) not in ids:
+        if text not in class_of:
             first = _first_with(given, codes, code)
-            raise DataError(f"{first}: {source} has no class '{text}'; {did_you_mean(name, ids)}")
-        lists.append(sorted(taxonomy.with_ancestors([ids[name]])))
+            elsewhere = [each for each, name in class_of.items() if text.endswith(f"/{name}")]
+            near = f"there is '{elsewhere[0]}'" if elsewhere else did_you_mean(text, class_of)
+            raise DataError(f"{first}: {source} has no class '{text}'; {near}")
+        lists.append(sorted(taxonomy.with_ancestors([ids[class_of[text]]])))
     offsets, classes, _ = expanded(_offsets(given), codes, lists)
     return Labels(torch.from_numpy(offsets), torch.from_numpy(classes))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from kcframe.builtin.data.stores.options import PictureOptions
+from kcframe.storage import without_secrets
 
 
 def _as_list(given: object) -> object:
@@ -40,7 +41,8 @@ class LabelledOptions(PictureOptions):
     @model_validator(mode="after")
     def _two_splits(self) -> LabelledOptions:
         if both := set(self.train) & set(self.test):
-            raise ValueError(f"train and test both name '{sorted(both)[0]}': no picture may be in both")
+            shown = without_secrets(sorted(both)[0])
+            raise ValueError(f"train and test both name '{shown}': no picture may be in both")
         return self
 
 

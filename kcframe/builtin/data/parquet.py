@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unicodedata import normalize
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 
 from kcframe.builtin.data.labelled import Given, LabelledPictures
 from kcframe.builtin.data.labelled_options import ParquetOptions
+from kcframe.builtin.data.stores.disk_cache import GIB, KEPT
 from kcframe.builtin.data.stores.files import Found, find_files
 from kcframe.builtin.data.stores.pictures import picture_cache
 from kcframe.builtin.data.stores.row_groups import RowGroups, opened
@@ -42,9 +45,9 @@ class Parquet(LabelledPictures):
                 )
         labels = pa.concat_arrays([file.labels for file in files])
         counts = pc.fill_null(pc.list_value_length(labels), 0).to_numpy()
-        if labels.flatten().null_count or not counts.any():
-            what = "an empty (null) label in a list" if counts.any() else "no row with a label"
-            raise DataError(f"{found.urls[0]}: {what} in column '{options.label}'")
+        if not counts.any():
+            where = f"{found.urls[0]}{' …' if len(found.urls) > 1 else ''}"
+            raise DataError(f"{where}: no row with a label in column '{options.label}'")
         known = counts > 0
         offsets = np.r_[0, np.cumsum(counts[known])].astype(np.int32)
         store = RowGroups(
@@ -62,6 +65,16 @@ class Parquet(LabelledPictures):
             found.urls,
             files[0].names,
         )
+
+    def check(self, given: Mapping[str, Given]) -> None:
+        cache = self.options.cache_gib
+        need = sum(cast(RowGroups, each.store).unpacked for each in given.values()) / GIB
+        if need > KEPT * cache:
+            raise DataError(
+                f"data.options.cache_gib: {cache:g} are too few: {KEPT:.0%} of them always stay, and the "
+                f"pictures of the two splits, unpacked to be read in any order, are {need:.2g} GiB: give "
+                f"{math.ceil(10 * need / KEPT) / 10:g}, or convert the files to tar shards (webdataset)"
+            )
 
 
 class _File(NamedTuple):
@@ -109,6 +122,8 @@ def _of_file(found: Found, number: int, options: ParquetOptions) -> _File:
             )
         column = file.read([options.label])[options.label].combine_chunks()
         labels = _as_lists(column, f"{url}: column '{options.label}' is of {label_kind}")
+        if labels.flatten().null_count:
+            raise DataError(f"{url}: an empty (null) label in a list in column '{options.label}'")
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         sizes = [_sizes(group, options.image) for group in groups]
         return _File(labels, sizes, _names(schema.metadata, options.label))

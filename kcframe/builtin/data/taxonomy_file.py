@@ -10,12 +10,11 @@ from itertools import zip_longest
 from typing import Annotated, Any
 from unicodedata import normalize
 
-import fsspec
 from pydantic import Field, StringConstraints, ValidationError
 
 from kcframe.errors import DataError, did_you_mean
 from kcframe.interfaces.options import PluginOptions
-from kcframe.storage import explained
+from kcframe.storage import as_text, read_file, without_secrets
 from kcframe.taxonomy import Taxonomy
 
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -26,7 +25,7 @@ class _TaxonomyFile(PluginOptions):
     parents: dict[Name, list[Name]] = Field(default_factory=dict)
 
 
-def read_taxonomy(url: str, option: str = "data.options.taxonomy") -> Taxonomy:
+def read_taxonomy(url: str, option: str = "data.options.taxonomy", anonymous: bool = False) -> Taxonomy:
     """A CSV or JSON taxonomy file, told apart by their first character.
 
     CSV: header class,vertical[,parents]; a row for each vertical that a class stands in; `;` between
@@ -34,25 +33,16 @@ def read_taxonomy(url: str, option: str = "data.options.taxonomy") -> Taxonomy:
     Names are brought to NFC, as folders' names are. option: that names the file. Raises DataError, naming the
     file, the line where it can, and what is wrong.
     """
+    shown = without_secrets(url)
+    text = normalize("NFC", as_text(read_file(url, option, anonymous), shown))
     try:
-        with fsspec.open(url, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise DataError(f"{option}: no file '{url}'") from None
-    except Exception as error:  # each storage raises its own
-        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
-    try:
-        text = normalize("NFC", data.decode("utf-8-sig"))
         return _from_json(text) if text.lstrip().startswith(("{", "[")) else _from_csv(text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{url}: line {line}: not UTF-8 text; save it as UTF-8 (spreadsheets: 'CSV UTF-8')"
-        ) from None
     except json.JSONDecodeError as error:
-        raise DataError(f"{url}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise DataError(f"{shown}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{shown}: its brackets are nested too deep") from None
     except DataError as error:
-        raise DataError(f"{url}: {error}") from None
+        raise DataError(f"{shown}: {error}") from None
 
 
 def _from_json(text: str) -> Taxonomy:

@@ -21,7 +21,7 @@ NAME = r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<ending>[^/]+)$"
 
 
 class WebDataset(LabelledPictures):
-    """A sample is what has one name up to its first dot, in one shard; one picture and one label of it
+    """A sample is what has one name up to its first dot, in one shard; its first picture and one label member
     count."""
 
     name = "webdataset"
@@ -37,7 +37,7 @@ class WebDataset(LabelledPictures):
         shard = pc.cast(members["shard"].combine_chunks(), pa.string())
         # In two shards one name is two samples.
         key = pc.binary_join_element_wise(shard, pc.struct_field(parts, "key"), "\n")
-        pictures = _rows(pc.is_in(ending, value_set=pa.array(ENDINGS)))
+        pictures = _first_of_each(key, _rows(pc.is_in(ending, value_set=pa.array(ENDINGS))))
         labels = _rows(pc.equal(ending, options.label))
         of_picture = pc.index_in(key.take(pictures), value_set=key.take(labels))
         labelled = pc.is_valid(of_picture).to_numpy(zero_copy_only=False)
@@ -49,14 +49,25 @@ class WebDataset(LabelledPictures):
             )
         kept = pictures.to_numpy()[labelled]
         texts = members["text"].combine_chunks().take(labels.take(pc.drop_null(of_picture)))
-        store = TarMembers(
-            shards,
-            names.take(pa.array(kept)),
-            places_of(members, kept),
-            options.anonymous,
-            picture_cache(options),
-        )
-        return Given(store, _labels(texts, options, store), int((~labelled).sum()), shards.urls)
+
+        def store_of(rows: np.ndarray) -> TarMembers:
+            own = names.take(pa.array(rows))
+            return TarMembers(
+                shards, own, places_of(members, rows), options.anonymous, picture_cache(options)
+            )
+
+        store = store_of(kept)
+        said = _labels(texts, options, store)
+        some = pc.list_value_length(said).to_numpy() > 0
+        if not some.all():
+            store, said = store_of(kept[some]), said.filter(pa.array(some))
+        return Given(store, said, len(pictures) - len(said), shards.urls)
+
+
+def _first_of_each(key: pa.Array, rows: pa.Array) -> pa.Array:
+    """Of pictures with one key, the first."""
+    encoded = key.take(rows).dictionary_encode().indices.to_numpy()
+    return rows.take(pa.array(np.sort(np.unique(encoded, return_index=True)[1])))
 
 
 def _rows(wanted: pa.Array) -> pa.Array:
@@ -64,14 +75,18 @@ def _rows(wanted: pa.Array) -> pa.Array:
 
 
 def _labels(texts: pa.Array, options: WebDatasetOptions, store: TarMembers) -> pa.ListArray:
-    """texts: binary [n]. list<string> [n]. DataError, naming the picture, for one that cannot be read."""
+    """texts: binary [n]. list<string> [n], empty where JSON says that there is no label. DataError, naming
+    the picture, for one that cannot be read."""
     read = _of_json if options.label.endswith("json") else _of_text
     found = []
     for image, text in enumerate(texts):
         try:
             own = read(text.as_py().decode("utf-8-sig"), options.field)
-        except ValueError as error:
-            raise DataError(f"{store.name(image)}: its .{options.label} member: {error}") from None
+            for each in own:
+                each.encode()  # JSON can say what is no text: half a character
+        except (ValueError, RecursionError) as error:
+            said = "is nested too deep" if isinstance(error, RecursionError) else error
+            raise DataError(f"{store.name(image)}: its .{options.label} member: {said}") from None
         found.append(own)
     return pa.array(found, pa.list_(pa.string()))
 
@@ -89,6 +104,6 @@ def _of_json(text: str, field: str) -> list[str]:
         raise ValueError(f"has no field '{field}' (data.options.field)")
     value = content[field]
     labels = value if isinstance(value, list) else [value]
-    if not labels or not all(isinstance(each, str | int) and not isinstance(each, bool) for each in labels):
+    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in labels):
         raise ValueError(f"'{field}' is no text or number, or a list of them: {str(value)[:80]}")
     return [str(each) for each in labels]

@@ -15,7 +15,15 @@ from typing import Any
 import fsspec
 
 from kcframe.errors import DataError, did_you_mean
-from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, without_secrets
+from kcframe.storage import (
+    PAUSES_AT_FIRST,
+    as_text,
+    explained,
+    is_there,
+    marks_of,
+    patiently,
+    without_secrets,
+)
 
 DESCRIPTIONS = (
     "class-descriptions.csv",
@@ -57,10 +65,8 @@ class Metadata:
 
     def find(self, names: Sequence[str], **values: str) -> str | None:
         """The first of `names` that is there, or None."""
-        # On the web anything but "not found" is no answer; other storages raise by themselves.
-        strict = {"strict": True} if self.web else {}
         for name in (name.format(**values) for name in names):
-            if self._ask(lambda name=name: self.storage.exists(f"{self.folder}/{name}", **strict), name):
+            if self._ask(lambda name=name: is_there(self.storage, f"{self.folder}/{name}"), name):
                 return name
         return None
 
@@ -83,11 +89,7 @@ class Metadata:
     def read(self, name: str) -> str:
         """A file's text."""
         data = self._ask(lambda: self.storage.cat_file(f"{self.folder}/{name}"), name)
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise DataError(f"{self.url}/{name}: line {line}: not UTF-8 text") from None
+        return as_text(data, f"{self.url}/{name}")
 
     def open(self, name: str):
         """A file to be read from its beginning to its end."""
@@ -96,8 +98,7 @@ class Metadata:
     def fingerprint(self, name: str) -> str:
         """Changes when the file does."""
         info = self._ask(lambda: self.storage.info(f"{self.folder}/{name}"), name)
-        marks = [str(info.get(key)) for key in ("size", "ETag", "mtime", "LastModified", "created")]
-        return "|".join([self.url, name, *marks])
+        return "|".join([self.url, name, *marks_of(info)])
 
     def _ask(self, action: Any, name: str) -> Any:
         try:

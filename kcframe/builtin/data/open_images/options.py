@@ -42,7 +42,8 @@ class OpenImagesOptions(PictureOptions):
     confidence: Literal["count", "weight"] = Field(
         "count",
         description="count: every label that is not left out counts as 1; weight: as much as its confidence "
-        "says, as a target of eq. 1. Figures and teachers take those of 0.5 and more for true",
+        "says, as a target of eq. 1. Figures and teachers take those of 0.5 and more for true, and images "
+        "that have none of these are not learned from",
     )
     unknown: Literal["negative", "ignore"] = Field(
         "negative",

@@ -15,13 +15,13 @@ from kcframe.builtin.data.open_images.options import OpenImagesOptions, in_shard
 from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.files import find_files
 from kcframe.builtin.data.stores.pictures import StoredPictures, picture_cache
-from kcframe.builtin.data.stores.store import Place, PlacedStore, Store, storage_options
+from kcframe.builtin.data.stores.store import Place, PlacedStore, Store
 from kcframe.builtin.data.stores.tar import TarMembers, list_members, places_of
 from kcframe.errors import DataError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
-from kcframe.storage import without_secrets
+from kcframe.storage import storage_options, without_secrets
 
 TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, "exif")
 MEMBER = r"(?:^|/)(?P<id>[0-9a-fA-F]{16})\.(?:jpg|jpeg|png)$"

@@ -24,10 +24,10 @@ from kcframe.builtin.data.open_images.files import (
 from kcframe.builtin.data.open_images.index import Index, Tables, cached_index
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
 from kcframe.builtin.data.open_images.pictures import OpenImagesSet
-from kcframe.builtin.data.stores.store import storage_options
 from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.interfaces.transform import Transform
+from kcframe.storage import storage_options, without_secrets
 from kcframe.taxonomy import Taxonomy
 
 
@@ -84,7 +84,9 @@ class OpenImages(DataSource):
             for mid, count in zip(mids, counts, strict=True)
             if count >= options.min_images and mid in wanted
         ]
-        source = self._metadata.url if options.verticals == "hierarchy" else options.verticals
+        source = (
+            self._metadata.url if options.verticals == "hierarchy" else without_secrets(options.verticals)
+        )
         taxonomy = build_taxonomy(groups, names, kept, options.rest, source)
         self._left_out = len(names) - taxonomy.num_classes
         new_ids = _new_ids(mids, names, taxonomy)
@@ -99,9 +101,9 @@ class OpenImages(DataSource):
         if self.options.verticals == "hierarchy":
             return groups_of_hierarchy(read_hierarchy(self._metadata), names)
         return groups_of_taxonomy(
-            read_taxonomy(self.options.verticals, "data.options.verticals"),
+            read_taxonomy(self.options.verticals, "data.options.verticals", self.options.anonymous),
             names,
-            f"data.options.verticals: {self.options.verticals}",
+            f"data.options.verticals: {without_secrets(self.options.verticals)}",
         )
 
     def _index(self, split: str, mids: list[str], above: list[list[int]]) -> Index:

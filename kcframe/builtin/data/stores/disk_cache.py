@@ -1,24 +1,34 @@
 """Files kept on this machine's disk, up to a size, for all processes of it.
 
 No library does this without a database that every read would write to (diskcache) or without a limit in bytes
-(fsspec's own caches). A file that is there is whole, the time it was last used is the file's own, and
-whoever has added enough looks whether something must go.
+(fsspec's own caches). A file that is there is whole, and the time it was last used is the file's own. How
+much there is stands in a file; only where that is too much is every file looked at.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from kcframe.storage import replacing
 
+Opened = TypeVar("Opened")
+
 GIB = 2**30
-PART = 64  # the share of the limit, 1 / PART, that a process adds before it looks how much there is
+PART = 64  # the share of the limit, 1 / PART, that a process adds before it says so
 KEPT = 0.75  # of the limit, that is left when something had to go
+COUNTED = "counted"  # the file that says how much there is: bytes, and when (in seconds) all were looked at
+TRUSTED = 24 * 3600.0  # seconds after which all are looked at again: processes end before they have said all
+TRIES = 5
 
 
 class DiskCache:
@@ -26,17 +36,19 @@ class DiskCache:
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int):
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
-        self._added: float = max_bytes  # so that the first one looks at once
+        self._added = 0
+        self._began = False  # what a process adds first is said at once: the limit may be a new one
 
     def read(self, key: str, make: Callable[[], bytes]) -> bytes:
         """The bytes kept under `key`, or else what `make` gives, which is then kept if the disk has room."""
         path = self._path(key)
         try:
             data = path.read_bytes()
-            os.utime(path)
-            return data
         except OSError:
             data = make()
+        else:
+            _used(path)
+            return data
         try:
             with replacing(path) as part:
                 part.write_bytes(data)
@@ -45,68 +57,92 @@ class DiskCache:
         self._grown(len(data))
         return data
 
-    def file(self, key: str, make: Callable[[Path], None]) -> Path:
-        """The file kept under `key`; `make` fills it if it is not there, in one process at a time.
-
-        It may be deleted any time later: open it at once. OSError if it cannot be written.
-        """
+    def opened(self, key: str, opening: Callable[[Path], Opened], make: Callable[[Path], None]) -> Opened:
+        """What `opening` gives for the file kept under `key`; `make` fills it if it is not there, in one
+        process at a time. `opening` raises FileNotFoundError if it is not there. Raises OSError if it cannot
+        be kept."""
         path = self._path(key)
-        if not _used(path):
+        for _ in range(TRIES):
+            # Whether it is there shows when it is opened: another run's limit may delete it any time before.
+            with suppress(FileNotFoundError):
+                found = opening(path)
+                _used(path)
+                return found
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
-                if not _used(path):
-                    with replacing(path) as part:
-                        make(part)
-                        size = part.stat().st_size
-                    self._grown(size)
-        return path
+                if path.exists():
+                    continue
+                with replacing(path) as part:
+                    make(part)
+                    size = part.stat().st_size
+            self._grown(size)
+        raise OSError(
+            f"{path} was deleted {TRIES} times before it was opened; other runs need another folder"
+        )
 
     def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+        name = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
         return self.folder / name[:2] / name[2:]
 
     def _grown(self, by: int) -> None:
         self._added += by
-        if self._added < self.max_bytes / PART:
+        if self._began and self._added < self.max_bytes / PART:
             return
         try:
             with FileLock(self.folder / "lock", blocking=False):
-                self._shrink()
+                self._say_so()
         except (Timeout, OSError):
             return  # another process is at it, or somebody deletes the folder: what was read is read
-        self._added = 0
+        self._began, self._added = True, 0
 
-    def _shrink(self) -> None:
-        found = []
-        for folder in os.scandir(self.folder):
-            if folder.is_dir():
-                found += [_about(entry) for entry in os.scandir(folder.path)]
-        files = sorted(each for each in found if each is not None)
-        total = sum(size for _, size, _ in files)
+    def _say_so(self) -> None:
+        total, looked = self._counted()
+        total += self._added
+        if total > self.max_bytes or not 0 <= time.time() - looked < TRUSTED:
+            total, looked = self._shrink(), time.time()
+        (self.folder / COUNTED).write_text(f"{total} {looked}")
+
+    def _counted(self) -> tuple[int, float]:
+        """(bytes, when all files were looked at), as the last process said."""
+        try:
+            total, looked = (self.folder / COUNTED).read_text().split()
+            return int(total), float(looked)
+        except (OSError, ValueError):
+            return 0, 0.0
+
+    def _shrink(self) -> int:
+        """Delete what was unused longest until there is room again. Returns the bytes that are left."""
+        # Millions of files may be there: their names are not kept, but looked up again.
+        times, sizes = array("d"), array("q")
+        for _, when, size in self._files():
+            times.append(when)
+            sizes.append(size)
+        used, bytes_ = np.array(times), np.array(sizes)
+        total = int(bytes_.sum())
         if total <= self.max_bytes:
-            return
-        for _, size, path in files:
-            if total <= KEPT * self.max_bytes:
-                break
-            Path(path).unlink(missing_ok=True)
-            total -= size
+            return total
+        order = used.argsort(kind="stable")
+        enough = np.searchsorted(bytes_[order].cumsum(), total - KEPT * self.max_bytes)
+        last = used[order[enough]]
+        for path, when, size in self._files():
+            if when <= last and total > KEPT * self.max_bytes:
+                with suppress(OSError):  # one that cannot be deleted keeps no other from it
+                    os.unlink(path)
+                    total -= size
+        return total
+
+    def _files(self) -> Iterator[tuple[str, float, int]]:
+        """Path, when it was last used, and bytes of each kept file."""
+        for folder in self.folder.iterdir():
+            if not folder.is_dir():
+                continue
+            for entry in os.scandir(folder):
+                with suppress(OSError):  # gone meanwhile
+                    if not entry.name.endswith(".lock"):
+                        found = entry.stat()
+                        yield entry.path, found.st_mtime, found.st_size
 
 
-def _used(path: Path) -> bool:
-    """Whether it is there; it was used just now."""
-    try:
+def _used(path: Path) -> None:
+    with suppress(OSError):  # not ours to say: then it counts as long unused
         os.utime(path)
-    except OSError:
-        return False
-    return True
-
-
-def _about(entry: os.DirEntry) -> tuple[float, int, str] | None:
-    """(when last used, size, path); None if it is gone, or is no kept file."""
-    if entry.name.endswith(".lock"):
-        return None
-    try:
-        found = entry.stat()
-    except OSError:
-        return None
-    return found.st_mtime, found.st_size, entry.path

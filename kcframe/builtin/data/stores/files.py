@@ -9,9 +9,8 @@ from functools import partial
 
 import fsspec
 
-from kcframe.builtin.data.stores.store import storage_options
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, without_secrets
+from kcframe.storage import PAUSES_AT_FIRST, explained, is_there, patiently, storage_options, without_secrets
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
@@ -35,7 +34,7 @@ def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
     """
     paths: dict[str, None] = {}
     storages = []
-    for url in (url for pattern in patterns for url in _without_braces(pattern)):
+    for url in (url for pattern in patterns for url in _without_braces(pattern, option)):
         shown = without_secrets(url)
         try:
             storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
@@ -56,7 +55,7 @@ def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
 def _listed(storage: fsspec.AbstractFileSystem, path: str) -> list[str]:
     if _has_stars(path):
         return sorted(storage.glob(path))
-    return [path] if storage.exists(path) else []
+    return [path] if is_there(storage, path) else []
 
 
 def _has_stars(path: str) -> bool:
@@ -64,7 +63,7 @@ def _has_stars(path: str) -> bool:
     return any(sign in path for sign in ("*" if "://" in path else "*?["))
 
 
-def _without_braces(pattern: str) -> list[str]:
+def _without_braces(pattern: str, option: str) -> list[str]:
     """`a{1,2}` -> a1, a2; `{08..11}` -> 08, 09, 10, 11."""
     parts: list[list[str]] = []
     end = 0
@@ -73,6 +72,10 @@ def _without_braces(pattern: str) -> list[str]:
         first, last, names = match.groups()
         if names is not None:
             parts.append(names.split(","))
+        elif int(first) > int(last):
+            raise DataError(
+                f"{option}: {without_secrets(pattern)}: {match.group()} counts down: turn it round"
+            )
         else:
             width = len(first) if first.startswith("0") or len(first) == len(last) else 0
             parts.append([f"{number:0{width}d}" for number in range(int(first), int(last) + 1)])

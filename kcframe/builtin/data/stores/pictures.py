@@ -109,7 +109,7 @@ class StoredPictures(ImageSet):
         some = torch.linspace(0, len(self) - 1, min(len(self), WEIGHED)).round().long().tolist()
         sizes = [each for each in self._pool().map(size, some) if each is not None]
         mean = sum(sizes) / max(len(sizes), 1)
-        return ReadCost(self.store.requests, mean, again=not self.store.keeps(mean * len(self)))
+        return ReadCost(self.store.requests, mean, self.store.room)
 
     def _pool(self) -> ThreadPoolExecutor:
         """This process's: threads do not survive a fork."""

@@ -3,12 +3,15 @@ cache on this machine's disk, from which pictures are read in any order."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Semaphore
 
 import fsspec
 import numpy as np
@@ -16,14 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kcframe.builtin.data.stores.disk_cache import GIB, KEPT, DiskCache
+from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.files import Found
 from kcframe.builtin.data.stores.store import Store
-from kcframe.errors import DataError
+from kcframe.errors import DataError, KcframeError, StorageError
 from kcframe.storage import PAUSES, patiently
 
-TRIES = 5
 OPEN = 64  # unpacked row groups that a process holds open
+UNPACKED_AT_ONCE = 2  # by a process: a row group is in memory as it is stored while it is unpacked
+ROWS = 256  # that are unpacked together
 
 
 @contextmanager
@@ -34,6 +38,22 @@ def opened(storage: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.Parquet
         pq.ParquetFile(stream, pre_buffer=True) as file,
     ):
         yield file
+
+
+@dataclass
+class _OfProcess:
+    """What a process holds: open files and locks do not survive a fork."""
+
+    pid: int
+    groups: OrderedDict[tuple[int, int], pa.ChunkedArray] = field(default_factory=OrderedDict)
+    unpacking: Semaphore = field(default_factory=lambda: Semaphore(UNPACKED_AT_ONCE))
+
+
+class _NotRead(Exception):
+    """The storage's error, told apart from the cache's."""
+
+    def __init__(self, error: Exception):
+        self.error = error
 
 
 class RowGroups(Store):
@@ -49,19 +69,13 @@ class RowGroups(Store):
         anonymous: bool = False,
     ):
         """column: of the pictures. places: int64 [n, 3]: file, row group, row. groups: of each file, each row
-        group's (rows, compressed bytes, bytes). DataError if the cache is too small for all of them."""
+        group's (rows, compressed bytes, bytes). DataError if the cache cannot be written."""
         super().__init__(files.root, anonymous)
         self.paths, self.urls, self.column, self.places = files.paths, files.urls, column, places
         self.groups, self.cache = groups, cache
         every = [group for own in groups for group in own]
         self.requests = len(every) / max(len(places), 1)
-        unpacked = sum(group[2] for group in every)
-        if unpacked > KEPT * cache.max_bytes:
-            raise DataError(
-                f"{files.urls[0]} …: unpacked, its pictures are {unpacked / GIB:.1f} GiB, and "
-                f"data.options.cache_gib is {cache.max_bytes / GIB:g}, of which {KEPT:.0%} always stay: for "
-                "pictures in any order give more, or convert the files to tar shards (webdataset)"
-            )
+        self.unpacked = sum(group[2] for group in every)
         try:
             cache.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=cache.folder):
@@ -70,10 +84,10 @@ class RowGroups(Store):
             raise DataError(
                 f"data.options.cache: {cache.folder}: cannot be written: {error.strerror}; give another"
             ) from None
-        self._open: tuple[int, OrderedDict[tuple[int, int], pa.Array]] | None = None
+        self._of_process: _OfProcess | None = None
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_open": None}
+        return super().__getstate__() | {"_of_process": None}
 
     def name(self, index: int) -> str:
         file, group, row = self.places[index].tolist()
@@ -84,8 +98,9 @@ class RowGroups(Store):
         rows, packed, _ = self.groups[file][group]
         return packed // max(rows, 1)
 
-    def keeps(self, total: float) -> bool:
-        return True
+    @property
+    def room(self) -> float:
+        return math.inf  # who makes the store sees to it that all of it fits
 
     def read(self, index: int) -> bytes:
         file, group, row = self.places[index].tolist()
@@ -94,34 +109,68 @@ class RowGroups(Store):
             raise FileNotFoundError(self.name(index))
         return data
 
-    def _pictures(self, file: int, group: int) -> pa.Array:
-        if self._open is None or self._open[0] != os.getpid():
-            self._open = (os.getpid(), OrderedDict())
-        held = self._open[1]
+    def _pictures(self, file: int, group: int) -> pa.ChunkedArray:
+        if self._of_process is None or self._of_process.pid != os.getpid():
+            self._of_process = _OfProcess(os.getpid())
+        held = self._of_process.groups
         found = held.get((file, group))
         if found is None:
-            found = self._unpacked(file, group)
+            found = self._unpacked(file, group, self._of_process.unpacking)
             held[file, group] = found
             while len(held) > OPEN:
                 held.popitem(last=False)
         return found
 
-    def _unpacked(self, file: int, group: int) -> pa.Array:
+    def _unpacked(self, file: int, group: int, unpacking: Semaphore) -> pa.ChunkedArray:
         key = f"{self.urls[file]}\n{group}\n{self.column}\n{self.groups[file]}"
-        for _ in range(TRIES):
-            path = self.cache.file(key, lambda part: self._unpack(file, group, part))
-            with suppress(FileNotFoundError):  # another run's limit has just deleted it
-                return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["picture"].chunk(0)
-        raise OSError(f"{path} was deleted {TRIES} times while it was opened: give other runs another cache")
+
+        def unpack(part: Path) -> None:
+            try:
+                with unpacking:
+                    patiently(lambda: self._unpack(file, group, part), PAUSES if self.remote else ())
+            except KcframeError:
+                raise
+            except Exception as error:  # each storage raises its own
+                raise _NotRead(error) from None
+
+        try:
+            return self.cache.opened(key, _mapped, unpack)
+        except _NotRead as raised:
+            raise raised.error  # noqa: B904 (its own cause says whose credentials were refused)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"data.options.cache: {self.cache.folder}: cannot be used: {error.strerror or error}; make room "
+            "in it, or give another folder"
+        )
 
     def _unpack(self, file: int, group: int, part: Path) -> None:
-        def fetch() -> pa.Array:
-            with opened(self.storage, self.paths[file]) as parquet:
-                return parquet.read_row_group(group, [self.column])[self.column].combine_chunks()
+        schema = pa.schema({"picture": pa.large_binary()})
+        try:
+            with pa.ipc.new_file(part, schema) as writer:
+                for pictures in self._batches(file, group):
+                    writer.write_batch(pa.record_batch([pictures.cast(pa.large_binary())], schema=schema))
+        except _NotRead as raised:
+            raise raised.error  # noqa: B904
+        except OSError as error:
+            raise self._unusable(error) from None
 
-        found = patiently(fetch, PAUSES if self.remote else ())
-        if pa.types.is_struct(found.type):
-            found = pc.struct_field(found, "bytes")
-        table = pa.table({"picture": found.cast(pa.large_binary())})
-        with pa.ipc.new_file(part, table.schema) as writer:
-            writer.write_table(table)
+    def _batches(self, file: int, group: int) -> Iterator[pa.Array]:
+        """A row group's pictures. Its rows may be more bytes than one array of them can hold."""
+        try:
+            with opened(self.storage, self.paths[file]) as parquet:
+                for batch in parquet.iter_batches(ROWS, row_groups=[group], columns=[self.column]):
+                    column = batch.column(0)
+                    yield pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+        except Exception as error:  # each storage raises its own
+            raise _NotRead(error) from None
+
+
+def _mapped(path: Path) -> pa.ChunkedArray:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["picture"]
+    except pa.ArrowInvalid:  # the machine went down before all of it was written
+        path.unlink()
+        raise FileNotFoundError(path) from None

@@ -9,21 +9,7 @@ from typing import NamedTuple
 import fsspec
 
 from kcframe.builtin.data.stores.disk_cache import KEPT, DiskCache
-from kcframe.storage import PAUSES, patiently
-
-S3 = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
-    "retries": {"max_attempts": 4, "mode": "standard"},
-    "max_pool_connections": 64,
-}
-
-
-def storage_options(url: str, anonymous: bool) -> dict[str, object]:
-    """How a storage is to be talked to: patience for s3, credentials only where they are wanted."""
-    if not url.startswith(("s3://", "s3a://")):
-        return {}
-    return {"anon": anonymous, "config_kwargs": S3}
+from kcframe.storage import PAUSES, patiently, storage_options
 
 
 class Place(NamedTuple):
@@ -69,9 +55,10 @@ class Store(ABC):
     requests: float = 1.0
     """To the storage, for a picture."""
 
+    @property
     @abstractmethod
-    def keeps(self, total: float) -> bool:
-        """Whether so many bytes of pictures stay on this machine once they have been read."""
+    def room(self) -> float:
+        """Bytes of pictures that stay on this machine once they have been read, of all splits together."""
 
 
 class PlacedStore(Store):
@@ -105,5 +92,6 @@ class PlacedStore(Store):
             return end - start
         return int(patiently(lambda: self.storage.info(path), PAUSES if self.remote else ())["size"])
 
-    def keeps(self, total: float) -> bool:
-        return self.cache is not None and total <= KEPT * self.cache.max_bytes
+    @property
+    def room(self) -> float:
+        return 0.0 if self.cache is None else KEPT * self.cache.max_bytes

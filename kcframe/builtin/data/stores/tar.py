@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
+from filelock import FileLock
 
 from kcframe.builtin.data.stores.disk_cache import DiskCache
 from kcframe.builtin.data.stores.files import Found
 from kcframe.builtin.data.stores.store import Place, PlacedStore
 from kcframe.errors import DataError
-from kcframe.storage import PAUSES_AT_FIRST, explained, patiently, replacing
+from kcframe.storage import PAUSES_AT_FIRST, explained, marks_of, patiently, replacing
 
 AT_ONCE = 16  # shards that are listed side by side
 BLOCK = 2**22  # bytes that are fetched together while one is listed
@@ -66,23 +67,34 @@ def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -
     if cache is None:
         return ask(lambda: _listed(shards, path, url, texts))
     info = ask(lambda: shards.storage.info(path))
-    marks = [str(info.get(key)) for key in ("size", "ETag", "mtime", "LastModified")]
-    key = hashlib.sha256("\n".join([FORMAT, url, *texts, *marks]).encode()).hexdigest()
+    about = "\n".join([FORMAT, url, path, *texts, *marks_of(info)])
+    key = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()
     file = Path(cache).expanduser() / "tar" / f"{key[:40]}.arrow"
+    if (table := _read_kept(file)) is not None:
+        return table
     try:
-        return feather.read_table(file)
-    except (OSError, pa.ArrowInvalid):
-        pass  # not there yet, or damaged
-    table = ask(lambda: _listed(shards, path, url, texts))
-    try:
-        with replacing(file) as part:
-            feather.write_feather(table, part)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # The processes of a fresh machine start together: one lists a shard, the others wait for it.
+        with FileLock(file.with_suffix(".lock")):
+            if (table := _read_kept(file)) is not None:
+                return table
+            table = ask(lambda: _listed(shards, path, url, texts))
+            with replacing(file) as part:
+                feather.write_feather(table, part)
     except OSError as error:
         raise DataError(
             f"data.options.cache: {file}: cannot be written: {error.strerror}; give another folder, or null "
             "for none"
         ) from None
     return table
+
+
+def _read_kept(file: Path) -> pa.Table | None:
+    """None if it is not there yet, or damaged."""
+    try:
+        return feather.read_table(file)
+    except (OSError, pa.ArrowInvalid):
+        return None
 
 
 def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Table:
