@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,8 +20,8 @@ MIB = 2**20
 
 
 def describe_recipe(source: str, overrides: Sequence[str]) -> None:
-    """Print the data, a row of parameter counts for each arm and for the specialists together, and, where
-    pictures are stored, how much of them is read."""
+    """Print the data, each arm's and the specialists' layers and parameter counts, and, where pictures are
+    stored, how much of them is read."""
     recipe = load_recipe(source, installed(), overrides)
     data = build_source(recipe)
     taxonomy = data.taxonomy
@@ -31,34 +32,46 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
         f"{data.channels}x{data.image_size}x{data.image_size}",
         highlight=False,
     )
+    layers: dict[str, str] = {}
     rows: list[list[str]] = []
     published = None
     for name, spec in recipe.arms.items():
         with torch.device("meta"):
             student = build_student(spec, data.channels, data.image_size, taxonomy)
-        row = [name, _layers(student, spec), *_counts(student)]
+        layers[name] = _layers(student, spec)
+        row = [name, *_counts(student)]
         if (base := student.backbone.published_parameters) is not None:
             published = base
             head = count_parameters(student) - count_parameters(student.backbone)
-            row.append(f"{(head + base) // MIB:.0f}M")
+            row[-1] = f"{(head + base) // MIB:.0f}M"
         rows.append(row)
     if recipe.specialists is not None:
+        layers["specialists"] = f"{taxonomy.num_verticals} x {recipe.specialists.backbone.name}"
         rows.append(["specialists", *_specialists(recipe, data)])
-    table = Table(title="parameters", title_justify="left")
-    headings = ["", "layers", "backbone", "expander", "classifiers", "pacing", "total", "total / 2^20"]
-    for heading in headings + (["as published"] if published is not None else []):
-        table.add_column(heading, justify="left" if heading in ("", "layers") else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(_table("layers", ["", ""], [[name, text] for name, text in layers.items()]))
+    last = "/ 2^20" if published is None else "published"
+    headings = ["", "backbone", "expander", "classifiers", "pacing", "total", last]
+    console.print(_table("parameters", headings, rows))
     if (reading := reading_of(recipe, data)) is not None:
         console.print(reading_table(reading))
     if published is not None:
         console.print(
-            f"as published: with {published / MIB:.1f}M for the backbone, as its source counts it; M = 2^20, "
+            f"published: with {published / MIB:.1f}M for the backbone, as its source counts it; M = 2^20, "
             "rounded down",
             highlight=False,
         )
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """In 80 columns a long name goes on in the next line, and no figure does."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.show_header = any(headings)
+    table.add_column(overflow="fold", min_width=11)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _layers(student: Student, spec) -> str:
@@ -82,5 +95,4 @@ def _specialists(recipe, data) -> list[str]:
         backbones += count_parameters(specialist.backbone)
         classifiers += count_parameters(specialist.head)
     total = backbones + classifiers
-    layers = f"{data.taxonomy.num_verticals} x {recipe.specialists.backbone.name}"
-    return [layers, f"{backbones:,}", "0", f"{classifiers:,}", "0", f"{total:,}", f"{total / MIB:.1f}M"]
+    return [f"{backbones:,}", "0", f"{classifiers:,}", "0", f"{total:,}", f"{total / MIB:.1f}M"]

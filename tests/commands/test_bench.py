@@ -12,6 +12,7 @@ from kcframe.assemble import build_source
 from kcframe.cli import cli
 from kcframe.engine.batches import Plan
 from kcframe.engine.sampler import Sampler
+from kcframe.errors import StorageError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 
@@ -42,6 +43,13 @@ def test_data_of_its_own_in_every_layout_where_one_says(tmp_path):
     found = json.loads((tmp_path / "f.json").read_text())["images_per_second"]
     assert list(found) == [f"{where}, {layout}: this process" for layout in ("files", "tar", "parquet")]
     assert list(where.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "what://x", "https://me:secret@127.0.0.1:9/x"])
+def test_a_place_that_cannot_be_written_is_said(place):
+    done = CliRunner().invoke(cli, ["bench", "data", "--at", place])
+    assert isinstance(done.exception, StorageError)
+    assert f"--at {place.replace('me:secret@', '')}: made-up files cannot be written" in str(done.exception)
 
 
 def test_data_by_way_of_ray_data_are_the_same_pictures(tiny, cluster):

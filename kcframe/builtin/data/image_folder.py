@@ -20,6 +20,7 @@ from kcframe.builtin.data.taxonomy_file import read_taxonomy
 from kcframe.interfaces.data import DataSource, Labels
 from kcframe.interfaces.pictures import formats_of
 from kcframe.interfaces.transform import Transform
+from kcframe.storage import without_secrets
 from kcframe.taxonomy import Taxonomy
 
 
@@ -50,11 +51,11 @@ class ImageFolder(DataSource):
         if options.taxonomy is None:
             taxonomy = taxonomy_of_folders(train, test)
         else:
-            taxonomy = read_taxonomy(options.taxonomy)
+            taxonomy = read_taxonomy(options.taxonomy, anonymous=options.anonymous)
         sets = {
             name: ImageFolderSet(
                 listing,
-                class_ids(listing, taxonomy, options.taxonomy),
+                class_ids(listing, taxonomy, without_secrets(options.taxonomy or "")),
                 taxonomy,
                 self.transform,
                 formats,

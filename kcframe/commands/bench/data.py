@@ -22,9 +22,11 @@ from kcframe.commands.bench.figures import spread, write_json
 from kcframe.commands.bench.pictures import LAYOUTS, made_up_recipe
 from kcframe.engine.batches import Plan, load_batches
 from kcframe.engine.sampler import Sampler
+from kcframe.errors import StorageError
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
+from kcframe.storage import explained, storage_options, without_secrets
 
 
 def bench_data(
@@ -49,24 +51,30 @@ def bench_data(
             sources = {"": str(made_up_recipe(Path(folder)))}
         elif source is None:
             sources = {
-                f"{place}, {layout}: ": str(made_up_recipe(Path(folder), url, layout))
+                f"{without_secrets(place)}, {layout}: ": recipe
                 for place in places
-                for url in [written.enter_context(_lent(place))]
-                for layout in LAYOUTS
+                for layout, recipe in written.enter_context(_lent(place, Path(folder))).items()
             }
         _compare(sources, overrides, workers, batches, rounds, ray_data, json_file)
 
 
 @contextmanager
-def _lent(place: str) -> Iterator[str]:
-    """A new folder at a URL, gone afterwards."""
+def _lent(place: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Recipes, below `folder`, that read pictures in a new folder at a URL, in each layout; the pictures are
+    gone afterwards. StorageError if they cannot be written."""
     url = f"{place.rstrip('/')}/kcframe-bench-{uuid.uuid4().hex[:8]}"
-    storage, path = fsspec.url_to_fs(url)
     try:
-        yield url
+        storage, path = fsspec.url_to_fs(url, **storage_options(url, False))
+        recipes = {layout: str(made_up_recipe(folder, url, layout)) for layout in LAYOUTS}
+    except Exception as error:  # each storage raises its own
+        shown = without_secrets(place)
+        raise StorageError(
+            f"--at {shown}: made-up files cannot be written there: {explained(error)}"
+        ) from None
+    try:
+        yield recipes
     finally:
-        if storage.exists(path):
-            storage.rm(path, recursive=True)
+        storage.rm(path, recursive=True)
 
 
 def _compare(
