@@ -22,8 +22,11 @@ Found = TypeVar("Found")
 # Seconds between attempts. One that has worked before mostly comes back; one that never has is more likely
 # named wrongly.
 PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
-URL = re.compile(r"[a-z0-9+.-]+://(?:(?!::[a-z0-9+.-]+(?:::|://))[^\s'\"<>])+", re.IGNORECASE)
-"""One address; fsspec writes what wraps it (a zip file, a cache) before or behind it, with `::` between."""
+URL = re.compile(r"[a-z0-9+.-]+://[^\s'\"<>]+", re.IGNORECASE)
+CHAINED = re.compile(r"::(?=[a-z0-9+.-]+(?:::|://|$))", re.IGNORECASE)
+"""What fsspec writes between an address and what wraps it: a cache, say, or a zip file."""
+USER = re.compile(r"^[^/?#@]*@|^[^/?#@:]*:(?!\d*[/?#]).*@")
+"""Before a host: user and password, in which somebody forgot to write / ? # as %2F %3F %23, say."""
 HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 GONE, REFUSED = (404, 410), (401, 403, 407)  # of HTTP
 
@@ -56,14 +59,16 @@ def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
 
 
 def _told_rightly(action: Callable[[], Found]) -> Found:
-    """fsspec calls whatever goes wrong on the web a missing file: this raises what was wrong."""
+    """On the web fsspec calls now everything a missing file, now nothing: this raises what was wrong."""
     try:
         return action()
-    except FileNotFoundError as error:
-        cause = error.__cause__
-        status = getattr(cause, "status", None)
-        if not isinstance(cause, Exception) or not _of_the_web(cause) or status in GONE:
+    except Exception as error:  # each storage raises its own
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        if not isinstance(cause, Exception) or not _of_the_web(cause):
             raise
+        status = getattr(cause, "status", None)
+        if status in GONE:
+            raise FileNotFoundError(str(cause)) from None
         if status in REFUSED:
             raise PermissionError(str(cause)) from None
         raise cause from None
@@ -93,13 +98,9 @@ def read_file(url: str, option: str, anonymous: bool = False) -> bytes:
     import fsspec
 
     shown = without_secrets(url)
-
-    def fetch() -> bytes:
-        storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
-        return storage.cat_file(path)
-
     try:
-        return patiently(fetch, PAUSES_AT_FIRST if "://" in url else ())
+        storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
+        return patiently(lambda: storage.cat_file(path), PAUSES_AT_FIRST if "://" in url else ())
     except FileNotFoundError:
         raise DataError(f"{option}: no file '{shown}'") from None
     except Exception as error:  # each storage raises its own
@@ -117,23 +118,24 @@ def as_text(data: bytes, name: str) -> str:
         ) from None
 
 
-def without_secrets(text: str) -> str:
-    """A URL, or a text with URLs in it, as it may be shown: without users and passwords, and on the web
-    without queries."""
-    return URL.sub(lambda found: _shown(found.group()), text)
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: without user and password, and on the web without its query."""
+    return "::".join(map(_shown, CHAINED.split(url)))
 
 
-def _shown(url: str) -> str:
-    protocol, _, rest = url.partition("://")
+def _shown(part: str) -> str:
+    protocol, there, rest = part.partition("://")
+    if not there:
+        return part
+    rest = USER.sub("", rest)
     if protocol.lower() in ("http", "https"):
         rest = re.split("[?#]", rest, maxsplit=1)[0]
-    host, slash, path = rest.partition("/")
-    return f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
+    return f"{protocol}://{rest}"
 
 
 def explained(error: Exception) -> str:
     """What an error says, without the secrets of URLs in it."""
-    return f"{type(error).__name__}: {without_secrets(str(error))}"
+    return f"{type(error).__name__}: {URL.sub(lambda found: without_secrets(found.group()), str(error))}"
 
 
 @contextmanager

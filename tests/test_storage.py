@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from kcframe.errors import DataError
-from kcframe.storage import is_there, patiently, read_file, without_secrets
+from kcframe.storage import explained, is_there, patiently, read_file, without_secrets
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,17 @@ def test_a_busy_server_does_not_say_that_a_file_is_missing(web):
         asked(f"{web}/403/99/f")
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, PermissionError), (403, PermissionError), (404, FileNotFoundError), (410, FileNotFoundError)],
+)
+def test_a_file_that_is_refused_or_gone_is_not_asked_for_again(web, status, kind):
+    storage, path = fsspec.url_to_fs(f"{web}/{status}/1/once")
+    with pytest.raises(kind):
+        patiently(lambda: storage.cat_file(path), (0.01,))
+    assert storage.cat_file(path) == b"hello"
+
+
 def test_nobody_there_is_not_a_missing_file():
     with pytest.raises(Exception, match="Cannot connect"):
         asked("http://127.0.0.1:9/a")
@@ -93,11 +104,22 @@ def test_a_file_of_any_storage(tmp_path, web):
         ("zip://a.csv::https://me:secret@host/b.zip?secret", "zip://a.csv::https://host/b.zip"),
         ("zip://*.csv::simplecache::s3://me:secret@b/c", "zip://*.csv::simplecache::s3://b/c"),
         ("https://h/a?secret::simplecache::x", "https://h/a::simplecache::x"),
-        (
-            "said: ftp://me:secret@host/x and 'https://host/y?secret'",
-            "said: ftp://host/x and 'https://host/y'",
-        ),
+        ("https://host/a b.tar?token=secret", "https://host/a b.tar"),
+        ("https://me:sec'ret@host/a", "https://host/a"),
+        ("https://me:se#cret@host/a", "https://host/a"),
+        ("https://me:sec/ret@host/a", "https://host/a"),
+        ("https://host:80/a@b", "https://host:80/a@b"),
+        ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
     ],
 )
 def test_addresses_without_their_secrets(given, shown):
     assert without_secrets(given) == shown
+
+
+def test_what_an_error_says_has_no_secrets():
+    error = ValueError(
+        "no ftp://me:secret@host/x, only 'https://host/y?secret' and simplecache::http://h?secret"
+    )
+    assert explained(error) == (
+        "ValueError: no ftp://host/x, only 'https://host/y' and simplecache::http://h"
+    )

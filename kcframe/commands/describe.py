@@ -33,6 +33,7 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
         highlight=False,
     )
     layers: dict[str, str] = {}
+    as_published: dict[str, str] = {}
     rows: list[list[str]] = []
     published = None
     for name, spec in recipe.arms.items():
@@ -43,14 +44,14 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
         if (base := student.backbone.published_parameters) is not None:
             published = base
             head = count_parameters(student) - count_parameters(student.backbone)
-            row[-1] = f"{(head + base) // MIB:.0f}M"
+            as_published[name] = f"{(head + base) // MIB:.0f}M"
         rows.append(row)
     if recipe.specialists is not None:
         layers["specialists"] = f"{taxonomy.num_verticals} x {recipe.specialists.backbone.name}"
         rows.append(["specialists", *_specialists(recipe, data)])
-    console.print(_table("layers", ["", ""], [[name, text] for name, text in layers.items()]))
-    last = "/ 2^20" if published is None else "published"
-    headings = ["", "backbone", "expander", "classifiers", "pacing", "total", last]
+    texts = [[name, text, as_published.get(name, "")] for name, text in layers.items()]
+    console.print(_table("layers", ["", "", "published" if as_published else ""], texts))
+    headings = ["", "backbone", "expander", "classifiers", "pacing", "total", "/ 2^20"]
     console.print(_table("parameters", headings, rows))
     if (reading := reading_of(recipe, data)) is not None:
         console.print(reading_table(reading))

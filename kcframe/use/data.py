@@ -124,7 +124,7 @@ def _labelled(
     unknown: tuple[str, ...] = (),
     absent: Labels | None = None,
 ) -> Pictures:
-    indices = known_images(labels, absent)
+    indices = known_images(labels.likely(), absent)
     if not len(indices):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")

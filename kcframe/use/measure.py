@@ -128,7 +128,7 @@ def measure_specialists(
         new_ids = torch.from_numpy(taxonomy.local_ids(vertical))
         labels = pictures.labels.restrict(new_ids)
         own_absent = None if pictures.absent is None else pictures.absent.restrict(new_ids)
-        indices = known_images(labels, own_absent)
+        indices = known_images(labels.likely(), own_absent)
         if not len(indices):
             continue
         alone = evaluate(

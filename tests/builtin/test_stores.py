@@ -3,12 +3,14 @@ read one by one against what was written."""
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import math
 import os
 import pickle
 import tarfile
+import threading
 import time
 
 import numpy as np
@@ -246,6 +248,28 @@ def test_an_empty_member_is_no_range(shards):
     write_tar(shards / "train-000.tar", [("bad.cls", b"cars/coupe"), ("bad.png", b"")])
     with pytest.raises(DataError, match=r"bad.png: cannot be decoded: the file has zero bytes"):
         source("webdataset", shards).split("train").load(torch.tensor([0]), None)
+
+
+def test_files_that_differ_in_their_query_are_two(shards):
+    """Addresses are compared as they are, and shown without."""
+
+    class Server(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            return str(shards / path.partition("?id=")[2])
+
+        def log_message(self, *given): ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/get?id="
+    try:
+        found = source("webdataset", shards, train=f"{url}train-000.tar", test=f"{url}test-000.tar")
+        assert names_of(found, "train") == [{text.partition("/")[2]} for _, text, _ in pictures("train")[:5]]
+        twice = {"train": f"{url}train-000.tar", "test": f"{url}{{test,train}}-000.tar"}
+        with pytest.raises(DataError, match="both mean http://127.0.0.1:[0-9]*/get: one"):
+            taxonomy_of("webdataset", shards, **twice)
+    finally:
+        server.shutdown()
 
 
 def test_splits_whose_patterns_meet_are_refused(shards):
@@ -520,6 +544,36 @@ def test_a_cache_for_row_groups_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"data.options.cache: .*file/pictures: cannot be written: Not a dir"):
         taxonomy_of("parquet", tmp_path, cache=str(tmp_path / "file"))
+
+
+def test_row_groups_in_use_are_said_to_be(tmp_path, monkeypatch):
+    write_parquet(tmp_path)
+    train = source("parquet", tmp_path).split("train")
+    train.load(torch.arange(12), None)
+    kept = [file for file in (tmp_path / "cache/pictures").rglob("??/*") if file.suffix != ".lock"]
+    for file in kept:
+        os.utime(file, (1, 1))
+    train.load(torch.arange(12), None)
+    assert {file.stat().st_mtime for file in kept} == {1}
+    monkeypatch.setattr(row_groups, "SAID_EVERY", 0.0)
+    train.load(torch.arange(12), None)
+    assert min(file.stat().st_mtime for file in kept) > 1
+
+
+def test_a_file_that_has_changed_is_unpacked_anew(tmp_path):
+    write_parquet(tmp_path)
+    pixels_of(source("parquet", tmp_path), "train")
+    black = io.BytesIO()
+    Image.new("RGB", (14, 12)).save(black, "PNG")
+    write_parquet(tmp_path, image=lambda data: black.getvalue().ljust(len(data), b"\0"))
+    assert pixels_of(source("parquet", tmp_path), "train").max() == 0
+
+
+def test_the_room_of_a_column_with_a_dot_in_its_name(tmp_path):
+    write_parquet(tmp_path)
+    for file in tmp_path.glob("*.parquet"):
+        pq.write_table(pq.read_table(file).rename_columns(["the.image", "label"]), file)
+    assert source("parquet", tmp_path, image="the.image").split("train").store.unpacked > 500
 
 
 def test_the_file_that_is_wrong_is_named(tmp_path):

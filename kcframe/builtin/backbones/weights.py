@@ -26,7 +26,8 @@ def load_weights(network: nn.Module, url: str, ignored: Sequence[str] = ()) -> N
     """
     if any(parameter.is_meta for parameter in network.parameters()):
         return
-    state, url = _read_state(url), without_secrets(url)
+    data, url = read_file(url, "weights"), without_secrets(url)
+    state = _state_of(data, url)
     for key in [key for key in state if key.startswith(tuple(ignored))]:
         del state[key]
     try:
@@ -44,8 +45,7 @@ def load_weights(network: nn.Module, url: str, ignored: Sequence[str] = ()) -> N
         raise DataError(f"{url}: these weights are of another network: {'; '.join(problems)}")
 
 
-def _read_state(url: str) -> OrderedDict[str, Tensor]:
-    data = read_file(url, "weights")
+def _state_of(data: bytes, url: str) -> OrderedDict[str, Tensor]:
     try:
         if data[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then the header in JSON
             from safetensors.torch import load

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from unicodedata import normalize
 
@@ -34,13 +34,13 @@ DIGITS = 19  # that no number of a class has
 @dataclass(frozen=True)
 class Given:
     """A split as it is stored. store: its n pictures. labels: list<string> [n], at least one a picture, as
-    they are written. files: what it is stored in. names: what numbers mean, if the files say so themselves.
-    left_out: pictures without label."""
+    they are written. files: what it is stored in, path -> what to call it. names: what numbers mean, if the
+    files say so themselves. left_out: pictures without label."""
 
     store: Store
     labels: pa.ListArray
     left_out: int
-    files: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] | None = None
 
 
@@ -79,9 +79,8 @@ class LabelledPictures(DataSource):
         options = self.options
         given = {split: self.read(split) for split in ("train", "test")}
         if both := set(given["train"].files) & set(given["test"].files):
-            raise DataError(
-                f"data.options.train and data.options.test both mean {sorted(both)[0]}: one may not"
-            )
+            name = given["train"].files[min(both)]
+            raise DataError(f"data.options.train and data.options.test both mean {name}: one may not")
         self.check(given)
         classes = None if options.classes is None else _lines(options.classes, options.anonymous)
         said = {split: _spelled(each, options.classes, classes) for split, each in given.items()}

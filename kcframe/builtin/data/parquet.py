@@ -21,7 +21,7 @@ from kcframe.builtin.data.stores.files import Found, find_files
 from kcframe.builtin.data.stores.pictures import picture_cache
 from kcframe.builtin.data.stores.row_groups import RowGroups, opened
 from kcframe.errors import DataError, did_you_mean
-from kcframe.storage import PAUSES_AT_FIRST, explained, patiently
+from kcframe.storage import PAUSES_AT_FIRST, explained, marks_of, patiently
 
 AT_ONCE = 16  # files whose labels are read side by side
 
@@ -55,6 +55,7 @@ class Parquet(LabelledPictures):
             options.image,
             np.concatenate([file.places(number) for number, file in enumerate(files)])[known],
             [file.groups for file in files],
+            [file.marks for file in files],
             picture_cache(options),
             options.anonymous,
         )
@@ -62,7 +63,7 @@ class Parquet(LabelledPictures):
             store,
             pa.ListArray.from_arrays(offsets, labels.flatten()),
             int((~known).sum()),
-            found.urls,
+            found.shown,
             files[0].names,
         )
 
@@ -78,11 +79,12 @@ class Parquet(LabelledPictures):
 
 
 class _File(NamedTuple):
-    """labels: list<string> [n]. groups: (rows, compressed bytes, bytes) of each row group's pictures. names:
-    what the schema says that numbers mean, or None."""
+    """labels: list<string> [n]. groups: (rows, compressed bytes, bytes) of each row group's pictures. marks:
+    what changes when the file does. names: what the schema says that numbers mean, or None."""
 
     labels: pa.ListArray
     groups: list[tuple[int, int, int]]
+    marks: list[str]
     names: list[str] | None
 
     def places(self, number: int) -> np.ndarray:
@@ -126,7 +128,8 @@ def _of_file(found: Found, number: int, options: ParquetOptions) -> _File:
             raise DataError(f"{url}: an empty (null) label in a list in column '{options.label}'")
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         sizes = [_sizes(group, options.image) for group in groups]
-        return _File(labels, sizes, _names(schema.metadata, options.label))
+        marks = marks_of(found.storage.info(found.paths[number]))
+        return _File(labels, sizes, marks, _names(schema.metadata, options.label))
 
 
 def _as_lists(column: pa.Array, what: str) -> pa.ListArray:
@@ -153,7 +156,7 @@ def _sizes(group: pq.RowGroupMetaData, image: str) -> tuple[int, int, int]:
     packed = unpacked = 0
     for number in range(group.num_columns):
         column = group.column(number)
-        if column.path_in_schema.split(".")[0] == image:
+        if f"{column.path_in_schema}.".startswith(f"{image}."):
             packed += column.total_compressed_size
             unpacked += column.total_uncompressed_size
     return group.num_rows, packed, unpacked

@@ -61,7 +61,7 @@ class WebDataset(LabelledPictures):
         some = pc.list_value_length(said).to_numpy() > 0
         if not some.all():
             store, said = store_of(kept[some]), said.filter(pa.array(some))
-        return Given(store, said, len(pictures) - len(said), shards.urls)
+        return Given(store, said, len(pictures) - len(said), shards.shown)
 
 
 def _first_of_each(key: pa.Array, rows: pa.Array) -> pa.Array:

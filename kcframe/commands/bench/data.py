@@ -6,7 +6,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -63,18 +63,21 @@ def _lent(place: str, folder: Path) -> Iterator[dict[str, str]]:
     """Recipes, below `folder`, that read pictures in a new folder at a URL, in each layout; the pictures are
     gone afterwards. StorageError if they cannot be written."""
     url = f"{place.rstrip('/')}/kcframe-bench-{uuid.uuid4().hex[:8]}"
+    storage = None
     try:
-        storage, path = fsspec.url_to_fs(url, **storage_options(url, False))
-        recipes = {layout: str(made_up_recipe(folder, url, layout)) for layout in LAYOUTS}
-    except Exception as error:  # each storage raises its own
-        shown = without_secrets(place)
-        raise StorageError(
-            f"--at {shown}: made-up files cannot be written there: {explained(error)}"
-        ) from None
-    try:
+        try:
+            storage, path = fsspec.url_to_fs(url, **storage_options(url, False))
+            recipes = {layout: str(made_up_recipe(folder, url, layout)) for layout in LAYOUTS}
+        except Exception as error:  # each storage raises its own
+            shown = without_secrets(place)
+            raise StorageError(
+                f"--at {shown}: made-up files cannot be written there: {explained(error)}"
+            ) from None
         yield recipes
     finally:
-        storage.rm(path, recursive=True)
+        with suppress(Exception):  # it may not be there, and what went wrong before is what is told
+            if storage is not None:
+                storage.rm(path, recursive=True)
 
 
 def _compare(

@@ -1,8 +1,9 @@
 """Files kept on this machine's disk, up to a size, for all processes of it.
 
 No library does this without a database that every read would write to (diskcache) or without a limit in bytes
-(fsspec's own caches). A file that is there is whole, and the time it was last used is the file's own. How
-much there is stands in a file; only where that is too much is every file looked at.
+(fsspec's own caches). A file that is there is whole (but for a power cut: then delete the folder), and the
+time it was last used is the file's own. How much there is stands in a file, to which a process adds before it
+has written as much; only where that is too much is every file looked at.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ from kcframe.storage import replacing
 Opened = TypeVar("Opened")
 
 GIB = 2**30
-PART = 64  # the share of the limit, 1 / PART, that a process adds before it says so
+PART = 64  # the share of the limit, 1 / PART, that a process reserves at a time
 KEPT = 0.75  # of the limit, that is left when something had to go
 COUNTED = "counted"  # the file that says how much there is: bytes, and when (in seconds) all were looked at
-TRUSTED = 24 * 3600.0  # seconds after which all are looked at again: processes end before they have said all
+TRUSTED = 24 * 3600.0  # seconds after which all are looked at again
+FRESH = 3600.0  # seconds that a file may be in the making
 TRIES = 5
 
 
 class DiskCache:
-    """max_bytes: of all files together. Each process that writes may be ahead of it by a 64th."""
+    """max_bytes: of all files together."""
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int):
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
-        self._added = 0
-        self._began = False  # what a process adds first is said at once: the limit may be a new one
+        self._unsaid = 0  # bytes added since the last time; negative: what is left of those reserved
+        self._process = os.getpid()
 
     def read(self, key: str, make: Callable[[], bytes]) -> bytes:
         """The bytes kept under `key`, or else what `make` gives, which is then kept if the disk has room."""
@@ -84,23 +86,30 @@ class DiskCache:
         name = sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
         return self.folder / name[:2] / name[2:]
 
+    def used(self, key: str) -> None:
+        """Say that the file kept under `key` is in use."""
+        _used(self._path(key))
+
     def _grown(self, by: int) -> None:
-        self._added += by
-        if self._began and self._added < self.max_bytes / PART:
+        if self._process != os.getpid():  # what was reserved before a fork is the other's
+            self._unsaid, self._process = 0, os.getpid()
+        self._unsaid += by
+        if self._unsaid <= 0:
             return
         try:
             with FileLock(self.folder / "lock", blocking=False):
-                self._say_so()
+                self._unsaid -= self._say(self._unsaid)
         except (Timeout, OSError):
             return  # another process is at it, or somebody deletes the folder: what was read is read
-        self._began, self._added = True, 0
 
-    def _say_so(self) -> None:
-        total, looked = self._counted()
-        total += self._added
+    def _say(self, added: int) -> int:
+        """Say what was added, and reserve some more. Returns the bytes that are said."""
+        (total, looked), reserved = self._counted(), self.max_bytes // PART
+        total += added + reserved
         if total > self.max_bytes or not 0 <= time.time() - looked < TRUSTED:
-            total, looked = self._shrink(), time.time()
+            total, looked = self._shrink() + reserved, time.time()
         (self.folder / COUNTED).write_text(f"{total} {looked}")
+        return added + reserved
 
     def _counted(self) -> tuple[int, float]:
         """(bytes, when all files were looked at), as the last process said."""
@@ -133,13 +142,15 @@ class DiskCache:
 
     def _files(self) -> Iterator[tuple[str, float, int]]:
         """Path, when it was last used, and bytes of each kept file."""
+        now = time.time()
         for folder in self.folder.iterdir():
             if not folder.is_dir():
                 continue
             for entry in os.scandir(folder):
                 with suppress(OSError):  # gone meanwhile
-                    if not entry.name.endswith(".lock"):
-                        found = entry.stat()
+                    found = entry.stat()
+                    in_making = entry.name.endswith(".part") and now - found.st_mtime < FRESH
+                    if not in_making and not entry.name.endswith(".lock"):
                         yield entry.path, found.st_mtime, found.st_size
 
 

@@ -26,6 +26,11 @@ class Found:
             for path in paths
         ]
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """Path -> URL for people, in which two files may be called alike."""
+        return dict(zip(self.paths, self.urls, strict=True))
+
 
 def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
     """All files that the patterns mean, each once, in the order of the patterns and then of names.

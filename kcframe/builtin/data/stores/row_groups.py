@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from kcframe.storage import PAUSES, patiently
 OPEN = 64  # unpacked row groups that a process holds open
 UNPACKED_AT_ONCE = 2  # by a process: a row group is in memory as it is stored while it is unpacked
 ROWS = 256  # that are unpacked together
+SAID_EVERY = 300.0  # seconds between two times that a file is said to be in use
 
 
 @contextmanager
@@ -45,7 +47,7 @@ class _OfProcess:
     """What a process holds: open files and locks do not survive a fork."""
 
     pid: int
-    groups: OrderedDict[tuple[int, int], pa.ChunkedArray] = field(default_factory=OrderedDict)
+    groups: OrderedDict[tuple[int, int], tuple[pa.ChunkedArray, float]] = field(default_factory=OrderedDict)
     unpacking: Semaphore = field(default_factory=lambda: Semaphore(UNPACKED_AT_ONCE))
 
 
@@ -65,14 +67,16 @@ class RowGroups(Store):
         column: str,
         places: np.ndarray,
         groups: Sequence[Sequence[tuple[int, int, int]]],
+        marks: Sequence[Sequence[str]],
         cache: DiskCache,
         anonymous: bool = False,
     ):
-        """column: of the pictures. places: int64 [n, 3]: file, row group, row. groups: of each file, each row
+        """column: of the pictures. places: int64 [n, 3]: file, row group, row. marks: of each file, what
+        changes when it does. groups: of each file, each row
         group's (rows, compressed bytes, bytes). DataError if the cache cannot be written."""
         super().__init__(files.root, anonymous)
         self.paths, self.urls, self.column, self.places = files.paths, files.urls, column, places
-        self.groups, self.cache = groups, cache
+        self.groups, self.marks, self.cache = groups, marks, cache
         every = [group for own in groups for group in own]
         self.requests = len(every) / max(len(places), 1)
         self.unpacked = sum(group[2] for group in every)
@@ -113,17 +117,22 @@ class RowGroups(Store):
         if self._of_process is None or self._of_process.pid != os.getpid():
             self._of_process = _OfProcess(os.getpid())
         held = self._of_process.groups
-        found = held.get((file, group))
+        found, used = held.get((file, group), (None, 0.0))
+        now = time.monotonic()
         if found is None:
             found = self._unpacked(file, group, self._of_process.unpacking)
-            held[file, group] = found
+            held[file, group] = found, now
             while len(held) > OPEN:
                 held.popitem(last=False)
+        elif now - used > SAID_EVERY:
+            self.cache.used(self._key(file, group))
+            held[file, group] = found, now
         return found
 
-    def _unpacked(self, file: int, group: int, unpacking: Semaphore) -> pa.ChunkedArray:
-        key = f"{self.urls[file]}\n{group}\n{self.column}\n{self.groups[file]}"
+    def _key(self, file: int, group: int) -> str:
+        return "\n".join([self.root, self.paths[file], *self.marks[file], str(group), self.column])
 
+    def _unpacked(self, file: int, group: int, unpacking: Semaphore) -> pa.ChunkedArray:
         def unpack(part: Path) -> None:
             try:
                 with unpacking:
@@ -134,7 +143,7 @@ class RowGroups(Store):
                 raise _NotRead(error) from None
 
         try:
-            return self.cache.opened(key, _mapped, unpack)
+            return self.cache.opened(self._key(file, group), _mapped, unpack)
         except _NotRead as raised:
             raise raised.error  # noqa: B904 (its own cause says whose credentials were refused)
         except OSError as error:
@@ -152,6 +161,8 @@ class RowGroups(Store):
             with pa.ipc.new_file(part, schema) as writer:
                 for pictures in self._batches(file, group):
                     writer.write_batch(pa.record_batch([pictures.cast(pa.large_binary())], schema=schema))
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         except _NotRead as raised:
             raise raised.error  # noqa: B904
         except OSError as error:

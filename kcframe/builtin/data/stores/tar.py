@@ -83,8 +83,8 @@ def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -
                 feather.write_feather(table, part)
     except OSError as error:
         raise DataError(
-            f"data.options.cache: {file}: cannot be written: {error.strerror}; give another folder, or null "
-            "for none"
+            f"data.options.cache: {file}: cannot be written: {error.strerror or error}; give another folder, "
+            "or null for none"
         ) from None
     return table
 
