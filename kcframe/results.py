@@ -35,6 +35,7 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
             "gap_closed": gap_closed(result["mpvap"], baseline, top),
             "steps": result["steps"],
             "per_vertical": result["per_vertical"],
+            **apart(result["per_vertical"]),
         }
     routed = sum(result["images_routed"] for result in arms.values())
     asked = sum(result["teacher_images"] for result in arms.values())
@@ -59,4 +60,15 @@ def united(found: list[dict[str, Any]]) -> dict[str, Any]:
         united[figure] = sum(values) / len(values) if values else None
     united["parameters"] = sum(result["parameters"] for result in found)
     united["per_vertical"] = per_vertical
-    return united
+    return united | apart(per_vertical)
+
+
+def apart(per_vertical: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """{'apart': name -> mpvap}, of verticals' figures; empty where no images are told apart."""
+    names = dict.fromkeys(name for row in per_vertical.values() for name in row.get("apart", ()))
+    means = {}
+    for name in names:
+        values = [row["apart"][name]["ap"] for row in per_vertical.values()]
+        known = [value for value in values if value is not None]
+        means[name] = sum(known) / len(known) if known else None
+    return {"apart": means} if means else {}

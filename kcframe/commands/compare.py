@@ -13,7 +13,7 @@ from kcframe.run_dir import RESULTS, RunDir
 
 def compare_runs(urls: Sequence[str], markdown: bool) -> None:
     """Print one table over finished runs that have the same arms."""
-    from kcframe.report.table import results_table
+    from kcframe.report.table import results_tables
 
     runs = []
     for url in urls:
@@ -24,7 +24,7 @@ def compare_runs(urls: Sequence[str], markdown: bool) -> None:
     for url, run in zip(urls, runs, strict=True):
         if list(run["arms"]) != list(runs[0]["arms"]):
             raise RunDirError(f"{url}: has other arms than {urls[0]}: {', '.join(run['arms'])}")
-    table = results_table(runs)
-    if markdown:
-        table.box = box.MARKDOWN
-    Console(width=200 if markdown else None).print(table)
+    for table in results_tables(runs):
+        if markdown:
+            table.box = box.MARKDOWN
+        Console(width=200 if markdown else None).print(table)

@@ -15,7 +15,7 @@ from kcframe.backends.local import choose_device
 from kcframe.engine.evaluate import Settings
 from kcframe.report.figures import draw_reliability
 from kcframe.report.page import render
-from kcframe.report.table import COLUMNS, result_rows, results_table, vertical_table
+from kcframe.report.table import columns_of, result_rows, results_tables, vertical_table
 from kcframe.run_dir import RunDir
 from kcframe.use.data import Pictures, find_pictures
 from kcframe.use.load import finished_arms, load, split_arm
@@ -95,7 +95,8 @@ def evaluate_run(
     best = max(measured, key=lambda name: measured[name].evaluation.mean("ap") or 0.0)
     found = _Found(as_results(measured, specialists, run_dir, pictures.split), measured, best, pictures)
     console = Console()
-    console.print(results_table([found.results]))
+    for table in results_tables([found.results]):
+        console.print(table)
     console.print(vertical_table(found.results, measured[best].retention if specialists else None))
     for title, pairs in _pairs(measured[best]):
         console.print(_pair_table(title, pairs))
@@ -132,7 +133,7 @@ def _page(found: _Found) -> str:
         "evaluation.html",
         name=found.results["name"],
         best=found.best,
-        columns=COLUMNS,
+        columns=columns_of(found.results),
         rows=result_rows(found.results),
         said=found.said(),
         verticals=verticals,

@@ -27,15 +27,15 @@ def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -
     # torch comes in only now: a recipe with mistakes is refused at once.
     from kcframe.console import RunDisplay
     from kcframe.pipeline import run
-    from kcframe.report.table import results_table, vertical_table
+    from kcframe.report.table import results_tables, vertical_table
 
     with stop_on_signal(console) as stop, RunDisplay(console) as display:
         try:
             results = run(recipe, run_dir, display, display.say, stop.is_set)
         except Interrupted as error:
             raise Interrupted(f"{error}. Everything is saved: give the same command again to go on") from None
-    console.print(results_table([results]))
-    console.print(vertical_table(results))
+    for table in (*results_tables([results]), vertical_table(results)):
+        console.print(table)
     click.echo(f"report: {run_dir.path(REPORT)}")
     click.echo(run_dir)
 

@@ -49,19 +49,20 @@ class Ranking:
     """Average precision of a vertical's classes, over all images (ap) and over those with a label in it
     (routed_ap): float64, a tensor for each piece of its logits, nan for a class without images."""
 
-    def __init__(self, num_images: int, rows: Tensor, columns: Tensor, absent: Labels | None, local: Tensor):
-        """rows, columns: int64, image and local id of each label in the vertical. absent: of all images, or
-        None; local: int64 [N], class id -> local id or -1."""
-        self.rows, self.columns = rows, columns
-        self.routed = rows.unique()
-        self.renumber = torch.full((num_images,), -1)
+    def __init__(self, labels: Labels, absent: Labels | None, local: Tensor):
+        """labels: of all images; absent: likewise, or None. local: int64 [N], class id -> local id or -1."""
+        self.rows, self.columns = _inside(labels, local)
+        self.routed = self.rows.unique()
+        self.renumber = torch.full((len(labels),), -1)
         self.renumber[self.routed] = torch.arange(len(self.routed))
-        self.absent = None
-        if absent is not None:
-            places = local[absent.classes.long()]
-            self.absent = absent.rows()[places >= 0], places[places >= 0]
+        self.absent = None if absent is None else _inside(absent, local)
         self.ap: list[Tensor] = []
         self.routed_ap: list[Tensor] = []
+
+    def figures(self) -> dict[str, float | None]:
+        """The means over the classes, in percent."""
+        means = {"ap": nanmean(torch.cat(self.ap)), "routed_ap": nanmean(torch.cat(self.routed_ap))}
+        return {name: None if mean is None else 100.0 * mean for name, mean in means.items()}
 
     def add(self, logits: Tensor, first: int) -> None:
         """logits: [n, C], of the classes from `first` on."""
@@ -79,6 +80,12 @@ class Ranking:
     def _between(rows: Tensor, columns: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
         own = (columns >= start) & (columns < start + count)
         return rows[own], columns[own] - start
+
+
+def _inside(labels: Labels, local: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and local id of each label in the vertical, int64."""
+    places = local[labels.classes.long()]
+    return labels.rows()[places >= 0], places[places >= 0]
 
 
 def without_unknown(scores: Tensor, present: tuple[Tensor, Tensor], absent: tuple[Tensor, Tensor]) -> Tensor:

@@ -17,6 +17,9 @@ All figures are percentages (0-100). For a vertical v with N_v classes:
   directions it varies, tr(C)^2 / tr(C^2) for its covariance C, and the percent of units that do not vary
   at all. A head that starts with every class at 1/2 kills its features; here it shows.
 
+* **apart**: ap and routed_ap over some images alone, where a data source tells them apart
+  (`ImageSet.told_apart`).
+
 The whole network's figure is always the mean over the verticals. A vertical without test images has no
 figures (null) and is left out of the mean.
 """
@@ -31,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.engine.average_precision import MAX_SCORES, Ranking, nanmean
+from kcframe.engine.average_precision import MAX_SCORES, Ranking
 from kcframe.engine.bad_images import BadImages
 from kcframe.engine.model import Student
 from kcframe.errors import DataError
@@ -55,14 +58,15 @@ class Settings:
 
 @dataclass
 class Evaluation:
-    """per_vertical: name -> {figure: percent or None, 'images': count}.
+    """per_vertical: name -> {figure: percent or None, 'images': count}; where images are told apart, with
+    'apart': name -> {'ap', 'routed_ap'}.
 
     measured: int64 [n], the images that it is about. bad: image -> reason, of those that could not be read.
     confusion: images by [true vertical][vertical of the most probable leaf class]. top: the five most
     probable leaf classes of each image, as class ids int64 [n, 5], and their probabilities.
     """
 
-    per_vertical: dict[str, dict[str, float | None]]
+    per_vertical: dict[str, dict[str, Any]]
     measured: Tensor | None = None
     bad: dict[int, str] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
@@ -125,7 +129,8 @@ def evaluate(
             absent = None if absent is None else absent.take(places)
         rows, classes = labels.rows(), labels.classes.long()
         leaf = torch.from_numpy(taxonomy.is_leaf)
-        per_vertical: dict[str, dict[str, float | None]] = {}
+        per_vertical: dict[str, dict[str, Any]] = {}
+        some = {name: which[indices].nonzero().flatten() for name, which in images.told_apart.items()}
         best: list[tuple[Tensor, Tensor]] = []
         members: list[Tensor] = []
         for v, name in enumerate(taxonomy.verticals):
@@ -135,22 +140,29 @@ def evaluate(
             truth = leaf[classes] & inside
             member = rows[truth].unique()
             members.append(member)
-            ranking = Ranking(len(indices), rows[inside], local[classes[inside]], absent, local)
+            ranking = Ranking(labels, absent, local)
+            rankings = {
+                name: Ranking(labels.take(own), None if absent is None else absent.take(own), local)
+                for name, own in some.items()
+            }
             nearest: list[tuple[Tensor, Tensor]] = []
             step = max(1, MAX_LOGITS // max(len(indices), 1))
             for start in range(0, len(own), step):
                 logits = _columns(student, v, shared, start, min(start + step, len(own)), settings)
                 ranking.add(logits, start)
+                for each, some_images in some.items():
+                    rankings[each].add(logits[some_images], start)
                 nearest.append(_nearest(logits, own[start : start + step], leaf))
             values, found = (torch.cat(each, 1) for each in zip(*nearest, strict=True))
             values, places = values.topk(min(5, values.shape[1]), dim=1)
             best.append((values, found.gather(1, places)))
             per_vertical[name] = {
-                "ap": _percent(nanmean(torch.cat(ranking.ap))),
-                "routed_ap": _percent(nanmean(torch.cat(ranking.routed_ap))),
+                **ranking.figures(),
                 "images": len(member),
                 "routed_top1": _hits(best[-1][1][member, :1], member, labels),
             }
+            if some:
+                per_vertical[name]["apart"] = {each: own.figures() for each, own in rankings.items()}
         values, found = _merge_best(best, taxonomy)
         for (_, row), member in zip(per_vertical.items(), members, strict=True):
             row["top1"] = _hits(found[member, :1], member, labels)
@@ -202,10 +214,6 @@ def _nearest(logits: Tensor, own: Tensor, leaf: Tensor) -> tuple[Tensor, Tensor]
         values[start : start + step], places = some.topk(count, dim=1)
         classes[start : start + step] = own[places]
     return values, classes
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100.0 * share
 
 
 def _hits(guesses: Tensor, images: Tensor, labels: Labels) -> float | None:

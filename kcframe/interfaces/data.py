@@ -141,6 +141,12 @@ class ImageSet(ABC):
         split (a font face, a film, a patient); None if every image stands for itself."""
         return None
 
+    @property
+    def told_apart(self) -> dict[str, Tensor]:
+        """Name -> bool [n]: images of which mpvap is also told by themselves, say, of films that training
+        knows, and of others."""
+        return {}
+
     def name(self, index: int) -> str:
         """What to call an image in errors and reports: a file name, say."""
         return f"image {index}"

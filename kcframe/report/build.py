@@ -12,7 +12,7 @@ from kcframe.report import figures
 from kcframe.report.findings import confusions, findings
 from kcframe.report.page import render, thumbnail
 from kcframe.report.record import Arm, Record, Sample, read_record
-from kcframe.report.table import COLUMNS, result_rows
+from kcframe.report.table import columns_of, result_rows
 from kcframe.run_dir import REPORT, RunDir
 
 MAX_CONFUSION = 24  # verticals in a matrix that can still be read
@@ -31,7 +31,7 @@ def build_report(run_dir: RunDir) -> str:
         style=style,
         findings=findings(record),
         rows=result_rows(record.results),
-        columns=COLUMNS,
+        columns=columns_of(record.results),
         drawn=draw_all(record),
         compared=_compared(record),
         confusion=[_confusion(arm, record) for arm in _compared(record)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -20,28 +20,56 @@ COLUMNS = {
 }
 
 
-def results_table(runs: Sequence[dict[str, Any]]) -> Table:
-    """Arms by figures. One run: its figures; several: mean ± standard deviation over them."""
+APART = "mpvap, "
+
+
+def columns_of(results: dict[str, Any]) -> dict[str, str]:
+    """COLUMNS, and mpvap of images that are told apart: figure -> heading."""
+    parts = next(iter(results["arms"].values())).get("apart", {})
+    return COLUMNS | {APART + part: f"of {part}" for part in parts}
+
+
+def figure_of(row: dict[str, Any], figure: str) -> float | None:
+    """An arm's figure, of those that have columns."""
+    if figure.startswith(APART):
+        return row.get("apart", {}).get(figure.removeprefix(APART))
+    return row.get(figure)
+
+
+def results_tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
+    """Arms by figures, and, where images are told apart, arms by those. One run: its figures; several: mean ±
+    standard deviation over them."""
     first = runs[0]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     many = f", mean ± standard deviation over seeds {seeds}" if len(runs) > 1 else f", seed {seeds}"
-    table = Table(title=escape(f"{first['name']}{many} (percent)"), title_justify="left", box=box.SIMPLE_HEAD)
+    title = f"{first['name']}{many} (percent)"
     rows = {name: [run["arms"][name] for run in runs] for name in first["arms"]}
     if first["specialists"]:
         rows["specialists"] = [run["specialists"] for run in runs]
+    tables = [_arms_by(title, rows, COLUMNS)]
+    # Both together are too wide for a terminal.
+    if parts := {figure: text for figure, text in columns_of(first).items() if figure not in COLUMNS}:
+        tables.append(_arms_by("mpvap", rows, parts))
+    return tables
+
+
+def _arms_by(title: str, rows: Mapping[str, list[dict[str, Any]]], columns: Mapping[str, str]) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     # Arms must be told apart: their column gives way last.
     table.add_column("", overflow="fold", min_width=min(32, max(map(len, rows))))
-    for heading in COLUMNS.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right")
     for name, found in rows.items():
-        table.add_row(escape(name), *(cell(figure, [row.get(figure) for row in found]) for figure in COLUMNS))
+        cells = (cell(figure, [figure_of(row, figure) for row in found]) for figure in columns)
+        table.add_row(escape(name), *cells)
     return table
 
 
 def result_rows(results: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """One run's arms, and its specialists if it has them: (name, a text for each of COLUMNS)."""
+    """One run's arms, and its specialists if it has them: (name, a text for each of its columns)."""
     found = results["arms"] | ({"specialists": results["specialists"]} if results["specialists"] else {})
-    return [(name, [cell(column, [row.get(column)]) for column in COLUMNS]) for name, row in found.items()]
+    columns = columns_of(results)
+    return [(name, [cell(key, [figure_of(row, key)]) for key in columns]) for name, row in found.items()]
 
 
 def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | None = None) -> Table:

@@ -19,7 +19,7 @@ from kcframe.assemble import load_specialist
 from kcframe.engine.evaluate import Evaluation, Settings, as_json, evaluate
 from kcframe.engine.model import count_parameters
 from kcframe.interfaces.data import Labels, known_images
-from kcframe.results import FIGURES, gap_closed, united
+from kcframe.results import FIGURES, apart, gap_closed, united
 from kcframe.run_dir import RESULTS, WEIGHTS, RunDir, specialist_folder
 from kcframe.taxonomy import Taxonomy
 from kcframe.use.data import Pictures
@@ -160,6 +160,7 @@ def as_results(
             "parameters": each.parameters,
             "gap_closed": gap_closed(summary["mpvap"], base, top),
             "per_vertical": summary["per_vertical"],
+            **apart(summary["per_vertical"]),
         }
     return {
         "name": about["name"],

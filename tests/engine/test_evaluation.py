@@ -19,6 +19,7 @@ from kcframe.engine import evaluate as evaluation
 from kcframe.engine.average_precision import average_precision
 from kcframe.engine.evaluate import Settings, _variety, evaluate
 from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.results import apart
 from kcframe.taxonomy import Taxonomy
 
 
@@ -104,6 +105,30 @@ def test_mpvap_is_the_mean_of_scikit_learns_over_classes_then_verticals(numbers,
         [average_precision_score(truth[own, c], logits[own, c]) for c in (3, 4) if truth[own, c].any()]
     )
     assert found.per_vertical["b"]["routed_ap"] == pytest.approx(100 * routed)
+
+
+def test_images_that_are_told_apart_are_measured_as_if_alone():
+    taxonomy = Taxonomy.build({"a": ["x", "y"], "b": ["z"], "c": ["w"]})
+    torch.manual_seed(1)
+    logits, labels = torch.randn(7, 4), [[0], [1], [0], [2], [1], [0], [2]]
+    seen = torch.tensor([1, 0, 1, 1, 0, 1, 0]).bool()
+
+    class Told(Numbers):
+        told_apart = {"known": seen, "new": ~seen}
+
+    student, settings = Scores(logits, taxonomy.sizes), Settings(2, torch.device("cpu"))
+    indices = torch.tensor([6, 5, 3, 2, 1, 0])  # not all, and not in order
+    images = Told(labels)
+    found = evaluate(student, images, images.labels.take(indices), indices, taxonomy, settings)
+    for name, which in Told.told_apart.items():
+        some = indices[which[indices]]
+        alone = evaluate(student, Numbers(labels), images.labels.take(some), some, taxonomy, settings)
+        for vertical, row in alone.per_vertical.items():
+            assert found.per_vertical[vertical]["apart"][name] == {k: row[k] for k in ("ap", "routed_ap")}
+        assert apart(found.per_vertical)["apart"][name] == pytest.approx(alone.mean("ap"))
+    plain = evaluate(student, Numbers(labels), images.labels.take(indices), indices, taxonomy, settings)
+    assert apart(plain.per_vertical) == {}
+    assert plain.mean("ap") == found.mean("ap")
 
 
 def test_labels_that_are_more_likely_wrong_do_not_count():

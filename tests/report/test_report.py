@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from kcframe.errors import RunDirError
 from kcframe.report.build import build_report, write_figures
 from kcframe.report.figures import looks
 from kcframe.report.record import read_record
+from kcframe.report.table import results_tables
 from kcframe.run_dir import RunDir, arm_folder
 from kcframe.taxonomy import Taxonomy
 
@@ -201,3 +203,20 @@ def test_an_unfinished_run_and_a_damaged_file_are_named(tmp_path):
     run_dir.delete("samples/000.png")
     with pytest.raises(RunDirError, match=r"samples/000.png: no such file"):
         build_report(run_dir)
+
+
+def test_images_that_are_told_apart_have_columns_of_their_own(tmp_path):
+    run_dir = write_run(tmp_path, {"a": 40.0, "b": 60.0})
+    results = run_dir.read_json("results.json")
+    results["arms"]["a"]["apart"] = {"new <faces>": 12.3, "old": None}
+    results["arms"]["b"]["apart"] = {"new <faces>": 45.6, "old": 78.9}
+    run_dir.write_json("results.json", results)
+    page = page_of(run_dir)
+    assert "params of new <faces> of old a 40.0" in page.text
+    assert "1.50M 12.3 - b 60.0" in page.text
+    assert "1.50M 45.6 78.9 specialists" in page.text
+    console = Console(width=80, file=io.StringIO())
+    for table in results_tables([results, results]):
+        console.print(table)
+    assert re.search(r"of new <faces> +of old", console.file.getvalue())
+    assert re.search(r"b .* 45.6±0.0 +78.9±0.0", console.file.getvalue())

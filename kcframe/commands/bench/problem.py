@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kcframe.assemble import build_objective, construct
-from kcframe.builtin.data.options import SyntheticOptions
+from kcframe.builtin.data.synthetic_options import SyntheticOptions
 from kcframe.engine.blocks import backward_by_block
 from kcframe.engine.closed_form import Workspace
 from kcframe.engine.model import Head
