@@ -6,10 +6,11 @@ Only options are imported here, so that listing and validating need no torch.
 from __future__ import annotations
 
 from kcframe.builtin.backbones import options as backbones_options
-from kcframe.builtin.data import options as data_options
+from kcframe.builtin.data.glyphs.options import GlyphsOptions
 from kcframe.builtin.data.image_folder_options import ImageFolderOptions
 from kcframe.builtin.data.labelled_options import ParquetOptions, WebDatasetOptions
 from kcframe.builtin.data.open_images.options import OpenImagesOptions
+from kcframe.builtin.data.synthetic_options import SyntheticOptions
 from kcframe.builtin.expanders import options as expanders_options
 from kcframe.builtin.objectives import options as objectives_options
 from kcframe.builtin.pacing import options as pacing_options
@@ -28,8 +29,8 @@ def kcframe_data():
     return [
         _lazy(
             "glyphs",
-            "data.glyphs:Glyphs",
-            data_options.GlyphsOptions,
+            "data.glyphs.source:Glyphs",
+            GlyphsOptions,
             "Unicode characters drawn by font faces",
         ),
         _lazy(
@@ -53,7 +54,7 @@ def kcframe_data():
         _lazy(
             "synthetic",
             "data.synthetic:Synthetic",
-            data_options.SyntheticOptions,
+            SyntheticOptions,
             "made-up classes of any number, for sizing and tests",
         ),
         _lazy(

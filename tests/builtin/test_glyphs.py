@@ -1,13 +1,25 @@
-"""The glyph source: its classes, its split, and that a picture depends on its key alone."""
+"""The glyph source: its classes, its split, its folder, and that a picture depends on its key alone."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from kcframe.builtin.data.glyphs import Glyphs
-from kcframe.builtin.data.options import GlyphsOptions
-from kcframe.builtin.data.synthetic import Synthetic, SyntheticOptions
+from kcframe.builtin.data.glyphs.characters import build_taxonomy
+from kcframe.builtin.data.glyphs.fonts import draw, find_faces
+from kcframe.builtin.data.glyphs.options import GlyphsOptions
+from kcframe.builtin.data.glyphs.source import Glyphs
+from kcframe.builtin.data.synthetic import Synthetic
+from kcframe.builtin.data.synthetic_options import SyntheticOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.randomness import image_keys, keyed_uniforms
 
@@ -145,6 +157,283 @@ def test_keyed_uniforms_are_uniform_and_uncorrelated():
 def test_options_that_cannot_be_met_are_named(changes, message):
     with pytest.raises(DataError, match=message):
         _ = Glyphs(options(**changes)).taxonomy
+
+
+# -- one drawing of each character held out --------------------------------------------------------
+
+DRAWINGS = {
+    "fonts": ("matplotlib:DejaVuSans.ttf", "matplotlib:DejaVuSansMono.ttf", "matplotlib:DejaVuSerif*.ttf"),
+    "held_out": "drawings",
+    "test_faces": (),
+    "min_train_faces": 1,
+    "augmentation": 0.0,
+    "verticals": {
+        "Latin": {"codes": ["0041-005A", "00e9"]},
+        "Greek": {"scripts": ["Grek"]},
+        "Tifinagh": {"scripts": ["Tfng"]},  # in DejaVu Sans alone
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return Glyphs(options(**DRAWINGS))
+
+
+def looks(images):
+    """(character, its picture without augmentation) of each image."""
+    pictures = images._plain(torch.from_numpy(images.pixels[images.rows.drawings])[:, None].float() / 255)
+    return [
+        (int(code), each.numpy().tobytes()) for code, each in zip(images.rows.codes, pictures, strict=True)
+    ]
+
+
+def test_of_each_character_one_drawing_is_held_out_if_it_has_two(drawn):
+    train, test = looks(drawn.split("train")), looks(drawn.split("test"))
+    views = set(drawn._drawn[0].views)
+    assert {code for code, _ in train} == {code for code, _ in test}
+    assert len(set(train)) == len(train)  # no drawing twice
+    for code in {code for code, _ in train}:
+        learned = [look for each, look in train if each == code]
+        tested = [look for each, look in test if each == code]
+        if code in views:
+            assert learned == tested
+            assert len(learned) == 1
+        else:
+            assert len(tested) == 1
+            assert tested[0] not in learned
+    assert {code for code in views if code > 0x2D00} == {code for code, _ in test if code > 0x2D00}
+    assert len(views) < len(test) / 2
+
+
+def test_no_two_characters_share_a_drawing(drawn):
+    owner = {}
+    for split in ("train", "test"):
+        for code, look in looks(drawn.split(split)):
+            assert owner.setdefault(look, code) == code
+    counts = drawn.describe()
+    assert counts["drawings: the same as another character's"] > 10  # Α and A
+    assert counts["no drawing of their own"] > 5
+    assert "Α U+0391" not in drawn.taxonomy.classes
+    assert counts["characters"] == len({*drawn.split("train").rows.codes.tolist()})
+
+
+def test_which_is_held_out_differs_from_character_to_character(drawn):
+    test = drawn.split("test")
+    faces = [test.name(i).partition(" in ")[2] for i in range(len(test)) if not test.unseen_views[i]]
+    assert len(set(faces)) > 3
+
+
+def test_views_are_told_apart_and_are_no_pictures_that_training_sees(drawn):
+    test, plan = drawn.split("test"), drawn._drawn[0]
+    told = test.told_apart
+    assert set(told) == {"unseen drawings", "unseen views"}
+    assert torch.equal(told["unseen views"], ~told["unseen drawings"])
+    assert [c in plan.views for c in test.rows.codes.tolist()] == told["unseen views"].tolist()
+    indices = torch.arange(len(test))
+    pictures = test.load(indices, None)
+    assert torch.equal(pictures, test.load(indices, None))
+    changed = pictures != test._plain(
+        torch.from_numpy(test.pixels[test.rows.drawings])[:, None].float() / 255
+    )
+    assert torch.equal(changed.flatten(1).any(1), told["unseen views"])
+    assert drawn.split("train").told_apart == {}
+
+
+def test_a_font_s_box_for_what_it_lacks_is_no_drawing(tmp_path):
+    from fontTools.ttLib import TTFont
+
+    path = find_faces(["matplotlib:DejaVuSans.ttf"])["DejaVuSans"].path
+    font = TTFont(path)
+    font["glyf"]["B"], font["hmtx"]["B"] = font["glyf"][".notdef"], font["hmtx"][".notdef"]
+    font.save(tmp_path / "Boxed.ttf")
+    given = {"fonts": (str(tmp_path / "Boxed.ttf"),), "verticals": {"x": {"codes": ["0041-0045"]}}}
+    source = Glyphs(options(**DRAWINGS | given))
+    assert [name[0] for name in source.taxonomy.classes] == list("ACDE")
+    assert source.describe()["drawings: the box of a missing character"] == 1
+
+
+def test_a_character_must_be_in_enough_files():
+    few = {"verticals": {"Math": {"blocks": ["Mathematical Operators"]}}, "max_classes": None}
+    every = Glyphs(options(**DRAWINGS | few)).describe()["characters"]
+    some = Glyphs(options(**DRAWINGS | few | {"min_files": 5})).describe()["characters"]
+    assert 0 < some < every
+
+
+def test_drawings_of_the_first_fonts_are_taken(drawn):
+    least = Glyphs(options(**DRAWINGS | {"max_drawings": 2}))
+    counts = np.bincount(least.split("train").rows.codes)
+    assert counts.max() == 1
+    names = {least.split(s).name(i).partition(" in ")[2] for s in ("train", "test") for i in range(20)}
+    assert names == {"DejaVuSans", "DejaVuSansMono"}
+
+
+def test_mixed_classes_come_from_all_over_the_vertical():
+    given = DRAWINGS | {"max_classes": 10, "verticals": {"Latin": {"codes": ["0041-024F"]}}}
+    codes = Glyphs(options(**given | {"which": "mixed"}))._drawn[0].verticals["Latin"]
+    assert len(codes) == 10
+    assert codes == sorted(codes)
+    assert max(codes) > 0x180
+    assert max(Glyphs(options(**given))._drawn[0].verticals["Latin"]) < 0x50
+
+
+# -- fonts ----------------------------------------------------------------------------------------
+
+
+def test_faces_of_a_collection(tmp_path):
+    from fontTools.ttLib import TTCollection, TTFont
+
+    faces = find_faces(["matplotlib:DejaVuSans.ttf", "matplotlib:DejaVuSerif.ttf"])
+    collection = TTCollection()
+    collection.fonts = [TTFont(face.path) for face in faces.values()]
+    collection.save(tmp_path / "both.ttc")
+    found = find_faces([str(tmp_path / "*.ttc")])
+    assert list(found) == ["both#0", "both#1"]
+    for face, single in zip(found.values(), faces.values(), strict=True):
+        assert face.characters == single.characters
+        assert np.array_equal(draw(face.at(32), ord("g"), 32), draw(single.at(32), ord("g"), 32))
+    assert list(find_faces([str(tmp_path / "both.ttc#1")])) == ["both#1"]
+    with pytest.raises(DataError, match="both.ttc: it has 2 faces, from #0 on: no #2"):
+        find_faces([str(tmp_path / "both.ttc#2")])
+
+
+@pytest.mark.skipif(shutil.which("fc-list") is None, reason="fc-list is not installed")
+def test_faces_that_fontconfig_knows():
+    listed = subprocess.run(["fc-list", "-f", "%{file}\n"], capture_output=True, text=True, check=True)
+    files = {Path(line).stem for line in listed.stdout.split() if line.endswith(".ttf")}
+    if not files:
+        pytest.skip("fontconfig knows no TrueType font")
+    assert {face.path.stem for face in find_faces(["fontconfig:"]).values()} >= files
+    with pytest.raises(DataError, match="no font file matches 'fontconfig:No Such Family'"):
+        find_faces(["fontconfig:No Such Family"])
+
+
+def test_what_is_wrong_with_fonts_is_said(tmp_path, monkeypatch):
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    (tmp_path / "broken.ttc").write_bytes(b"no font")
+    with pytest.raises(DataError, match=r"broken.ttf: no font that can be read"):
+        Glyphs(options(fonts=(str(tmp_path / "broken.ttf"),), test_faces=("broken",))).taxonomy  # noqa: B018
+    with pytest.raises(DataError, match=r"broken.ttc: no font that can be read"):
+        find_faces([str(tmp_path / "broken.ttc")])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.ttf").write_bytes(folder.encode())
+    with pytest.raises(DataError, match=r"a/same.ttf and .*b/same.ttf have one name"):
+        find_faces([str(tmp_path / "?/same.ttf")])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match="asks fc-list, which is not installed"):
+        find_faces(["fontconfig:x"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"test_faces": ()}, "test_faces: names at least one face"),
+        ({"held_out": "drawings"}, "holds out no face"),
+        ({"held_out": "drawings", "test_faces": (), "identical": "merge"}, "merge needs held_out: faces"),
+        ({"verticals": {"x": {"codes": ["0050-0040"]}}}, "0050-0040 ends before it begins"),
+        ({"verticals": {"x": {"codes": ["A-B"]}}}, "should match pattern"),
+        ({"verticals": {"x": {}}}, "at least one of blocks, scripts or codes"),
+    ],
+)
+def test_options_that_contradict_each_other(changes, said):
+    with pytest.raises(ValidationError, match=said):
+        options(**changes)
+
+
+# -- parents ---------------------------------------------------------------------------------------
+
+
+def test_radicals_of_ideographs_and_first_letters_of_syllables():
+    """As the Unihan database has them (kRSUnicode): 人 9.0, 們 9.8, 水 85.0, 河 85.5, 龥 214.9."""
+    members = {"Han": [0x4EBA, 0x5011, 0x6C34, 0x6CB3, 0x9FA5], "Hangul": [0xAC00, 0xAC01, 0xB098, 0xB099]}
+    taxonomy = build_taxonomy(members, True)
+    names = [taxonomy.classes[p] for p in taxonomy.with_ancestors([taxonomy.class_id("們 U+5011")])]
+    assert "Han: radical 9 人" in names
+    river = [taxonomy.classes[p] for p in taxonomy.with_ancestors([taxonomy.class_id("河 U+6CB3")])]
+    assert "Han: radical 85 水" in river
+    assert not any("214" in name for name in taxonomy.classes)  # of one character: no class of its own
+    assert {"Hangul: syllables with ᄀ", "Hangul: syllables with ᄂ"} <= set(taxonomy.classes)
+
+
+# -- a folder of drawings -------------------------------------------------------------------------
+
+
+def same(one, other):
+    assert one.taxonomy == other.taxonomy
+    for split in ("train", "test"):
+        a, b = one.split(split), other.split(split)
+        indices = torch.arange(len(a))
+        keys = image_keys(0, 1, indices)
+        assert torch.equal(a.load(indices, keys), b.load(indices, keys))
+        assert torch.equal(a.load(indices, None), b.load(indices, None))
+        assert torch.equal(a.labels.classes, b.labels.classes)
+        assert torch.equal(a.groups, b.groups)
+        assert [a.name(i) for i in range(0, len(a), 50)] == [b.name(i) for i in range(0, len(a), 50)]
+        assert a.told_apart.keys() == b.told_apart.keys()
+    assert one.describe() == other.describe()
+
+
+@pytest.mark.parametrize("how", [{}, DRAWINGS])
+def test_drawings_from_a_folder_are_the_same(tmp_path, how, monkeypatch):
+    given = options(**how)
+    kept = given.model_copy(update={"drawings": str(tmp_path / "d")})
+    same(Glyphs(given), Glyphs(kept))
+    # Another machine: without fonts.
+    monkeypatch.setattr(
+        "kcframe.builtin.data.glyphs.drawings.find_faces", lambda _: pytest.fail("drawn again")
+    )
+    same(Glyphs(kept), Glyphs(kept.model_copy(update={"views": 1})))
+    images = pickle.loads(pickle.dumps(Glyphs(kept).split("train")))
+    assert isinstance(images.pixels, np.memmap)
+    assert len(pickle.dumps(images)) < images.pixels.nbytes
+    about = json.loads((tmp_path / "d/manifest.json").read_text())
+    assert (
+        about["drawings"]["sha256"] == hashlib.sha256((tmp_path / "d/drawings.npy").read_bytes()).hexdigest()
+    )
+
+
+def test_a_folder_of_other_drawings_or_a_damaged_one_is_refused(tmp_path):
+    folder = tmp_path / "d"
+    kept = options(drawings=str(folder))
+    _ = Glyphs(kept).taxonomy
+    with pytest.raises(
+        DataError, match="was drawn with another data.options.max_classes: name another folder"
+    ):
+        _ = Glyphs(kept.model_copy(update={"max_classes": 50})).taxonomy
+    manifest = (folder / "manifest.json").read_text()
+    for text, said in (
+        (manifest.replace('"Latin": "', '"Latin": "x'), "was changed after it was written"),
+        (manifest[:-10], "damaged .*delete the folder"),
+        ("{}", "damaged"),
+        (manifest.replace('"kcframe_glyphs": 1', '"kcframe_glyphs": 0'), "of another version of kcframe"),
+    ):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(DataError, match=said):
+            _ = Glyphs(kept).taxonomy
+    (folder / "manifest.json").write_text(manifest)
+    np.save(folder / "drawings.npy", np.zeros((3, 24, 24), np.uint8))
+    with pytest.raises(DataError, match="drawings.npy: .* is not what manifest.json says"):
+        _ = Glyphs(kept).taxonomy
+    (folder / "drawings.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match="damaged"):
+        _ = Glyphs(kept).taxonomy
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"data.options.drawings: .*file/d: Not a directory"):
+        _ = Glyphs(options(drawings=str(tmp_path / "file/d"))).taxonomy
+
+
+def test_the_checksum_is_of_what_there_is(drawn):
+    again = Glyphs(options(**DRAWINGS | {"augmentation": 1.0, "views": 3}))
+    assert again.describe()["checksum"] == drawn.describe()["checksum"]
+    other = Glyphs(options(**DRAWINGS | {"max_classes": 59}))
+    assert other.describe()["checksum"] != drawn.describe()["checksum"]
+
+
+# -- made-up classes ----
 
 
 @pytest.mark.parametrize(("verticals", "classes"), [(1, 1), (4, 40), (20, 100_000), (7, 7)])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kcframe.builtin.data.options import SyntheticOptions
+from kcframe.builtin.data.synthetic_options import SyntheticOptions
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.randomness import image_keys, keyed_uniforms
 from kcframe.taxonomy import Taxonomy
