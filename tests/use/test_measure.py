@@ -22,7 +22,7 @@ from sklearn.calibration import calibration_curve
 import kcframe
 from kcframe.cli import cli
 from kcframe.errors import DataError, RunDirError
-from kcframe.report.table import results_table, vertical_table
+from kcframe.report.table import results_tables, vertical_table
 from kcframe.use.measure import BINS, calibrate
 
 
@@ -149,7 +149,7 @@ def test_names_in_brackets_are_names():
     arm = {"mpvap": 1.0, "parameters": 1, "per_vertical": {"birds [/small]": row}}
     results = {"name": "[a]", "seed": 0, "arms": {"[old]": arm}, "baseline": None, "specialists": None}
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(results_table([results]), vertical_table(results))
+    console.print(*results_tables([results]), vertical_table(results))
     said = console.export_text()
     for name in ("[a], seed 0", "[old]", "birds [/small]"):
         assert name in said
