@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ def test_average_precision_is_scikit_learns(num_images, num_classes, levels, see
     truth = random.random((num_images, num_classes)) < 0.3
     rows, columns = (torch.from_numpy(a) for a in truth.nonzero())
     found = average_precision(torch.from_numpy(scores), rows, columns)
+    for few in (0, 1000):  # whether a class has few images or many
+        with patch.object(average_precision_module, "FEW", few):
+            again = average_precision(torch.from_numpy(scores), rows, columns)
+        torch.testing.assert_close(again, found, equal_nan=True, rtol=0, atol=0)
     for c in range(num_classes):
         if truth[:, c].any():
             assert float(found[c]) == pytest.approx(
