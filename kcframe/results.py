@@ -68,7 +68,7 @@ def apart(per_vertical: dict[str, dict[str, Any]]) -> dict[str, dict[str, float 
     names = dict.fromkeys(name for row in per_vertical.values() for name in row.get("apart", ()))
     means = {}
     for name in names:
-        values = [row["apart"][name]["ap"] for row in per_vertical.values()]
+        values = [row.get("apart", {}).get(name, {}).get("ap") for row in per_vertical.values()]
         known = [value for value in values if value is not None]
         means[name] = sum(known) / len(known) if known else None
     return {"apart": means} if means else {}

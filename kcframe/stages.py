@@ -281,7 +281,9 @@ def parts_of(recipe: Recipe, source: DataSource, new_ids: Tensor) -> tuple[Part,
     likely = labels.likely()
     indices, known = known_images(likely), known_images(likely, absent)
     if recipe.evaluation.split == "validation":
-        held = held_out(images.groups, len(images), recipe.evaluation.share, recipe.seed)
+        held = held_out(
+            images.groups, len(images), recipe.evaluation.share, recipe.seed, images.labels.likely()
+        )
         if not held.any():
             raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
         test = Part(images, labels, absent, known[held[known]])

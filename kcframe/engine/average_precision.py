@@ -71,8 +71,12 @@ class Ranking:
     """Average precision of a vertical's classes, over all images (ap) and over those with a label in it
     (routed_ap): float64, a tensor for each piece of its logits, nan for a class without images."""
 
-    def __init__(self, labels: Labels, absent: Labels | None, local: Tensor):
-        """labels: of all images; absent: likewise, or None. local: int64 [N], class id -> local id or -1."""
+    def __init__(self, labels: Labels, absent: Labels | None, local: Tensor, images: Tensor | None = None):
+        """labels: of all images; absent: likewise, or None. local: int64 [N], class id -> local id or -1.
+        images: int64, the rows that count, of labels and logits alike; None: all."""
+        self.images = images
+        if images is not None:
+            labels, absent = labels.take(images), None if absent is None else absent.take(images)
         self.rows, self.columns = _inside(labels, local)
         self.routed = self.rows.unique()
         self.renumber = torch.full((len(labels),), -1)
@@ -91,6 +95,8 @@ class Ranking:
         step = max(1, MAX_SCORES // max(len(logits), 1))
         for start in range(0, logits.shape[1], step):
             scores = logits[:, start : start + step]
+            if self.images is not None:
+                scores = scores[self.images]
             rows, columns = self._between(self.rows, self.columns, first + start, scores.shape[1])
             if self.absent is not None:
                 gone = self._between(*self.absent, first + start, scores.shape[1])

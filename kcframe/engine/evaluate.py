@@ -141,17 +141,14 @@ def evaluate(
             member = rows[truth].unique()
             members.append(member)
             ranking = Ranking(labels, absent, local)
-            rankings = {
-                name: Ranking(labels.take(own), None if absent is None else absent.take(own), local)
-                for name, own in some.items()
-            }
+            rankings = {name: Ranking(labels, absent, local, which) for name, which in some.items()}
             nearest: list[tuple[Tensor, Tensor]] = []
             step = max(1, MAX_LOGITS // max(len(indices), 1))
             for start in range(0, len(own), step):
                 logits = _columns(student, v, shared, start, min(start + step, len(own)), settings)
                 ranking.add(logits, start)
-                for each, some_images in some.items():
-                    rankings[each].add(logits[some_images], start)
+                for each in rankings.values():
+                    each.add(logits, start)
                 nearest.append(_nearest(logits, own[start : start + step], leaf))
             values, found = (torch.cat(each, 1) for each in zip(*nearest, strict=True))
             values, places = values.topk(min(5, values.shape[1]), dim=1)

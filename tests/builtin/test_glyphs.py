@@ -20,6 +20,7 @@ from kcframe.builtin.data.glyphs.options import GlyphsOptions
 from kcframe.builtin.data.glyphs.source import Glyphs
 from kcframe.builtin.data.synthetic import Synthetic
 from kcframe.builtin.data.synthetic_options import SyntheticOptions
+from kcframe.engine.holdout import held_out
 from kcframe.errors import DataError
 from kcframe.interfaces.randomness import image_keys, keyed_uniforms
 
@@ -151,7 +152,10 @@ def test_keyed_uniforms_are_uniform_and_uncorrelated():
         ({"fonts": ("matplotlib:DejaVuSerif.ttf",)}, "every face is held out"),
         ({"verticals": {"X": {"blocks": ["Basic Latn"]}}}, "did you mean 'Basic Latin'"),
         ({"verticals": {"X": {"scripts": ["Greek"]}}}, "no Unicode script 'Greek'; did you mean 'Grek'"),
-        ({"verticals": {"X": {"blocks": ["Cuneiform"]}}}, "vertical 'X' has no characters"),
+        (
+            {"verticals": {"X": {"blocks": ["Cuneiform"]}}},
+            "vertical 'X' has no character with 2 training faces and",
+        ),
     ],
 )
 def test_options_that_cannot_be_met_are_named(changes, message):
@@ -260,12 +264,92 @@ def test_a_character_must_be_in_enough_files():
     assert 0 < some < every
 
 
-def test_drawings_of_the_first_fonts_are_taken(drawn):
-    least = Glyphs(options(**DRAWINGS | {"max_drawings": 2}))
-    counts = np.bincount(least.split("train").rows.codes)
-    assert counts.max() == 1
-    names = {least.split(s).name(i).partition(" in ")[2] for s in ("train", "test") for i in range(20)}
-    assert names == {"DejaVuSans", "DejaVuSansMono"}
+def named(source, split):
+    """(character, face) -> drawing, of all of a split's."""
+    images = source.split(split)
+    pixels = images.pixels[images.rows.drawings]
+    return {tuple(images.name(i).split(" in ")): drawing for i, drawing in enumerate(pixels)}
+
+
+def test_drawings_of_the_first_fonts_are_taken():
+    given = DRAWINGS | {"max_classes": 10, "verticals": {"Latin": {"codes": ["0041-0051"]}}}
+    every, least = Glyphs(options(**given)), Glyphs(options(**given | {"max_drawings": 3}))
+    order = list(find_faces(DRAWINGS["fonts"]))
+    for character in every.taxonomy.classes[:10]:
+        has = {face for split in ("train", "test") for name, face in named(every, split) if name == character}
+        kept = {
+            face for split in ("train", "test") for name, face in named(least, split) if name == character
+        }
+        assert kept == set(sorted(has, key=order.index)[:3])
+
+
+def test_a_character_owns_the_drawings_beyond_max_drawings_too():
+    """DejaVu draws Α as A in most faces: with two of A's drawings kept, Α must get none of the others."""
+    given = {
+        "verticals": {"Alike": {"codes": ["0041-005A", "0391-03A9", "0410-042F"]}},
+        "max_classes": None,
+        "max_drawings": 2,
+        "min_difference": 0.0,
+    }
+    source = Glyphs(options(**DRAWINGS | given))
+    faces = {name: face.at(source.canvas, basic=True) for name, face in find_faces(DRAWINGS["fonts"]).items()}
+    capital = {draw(face, ord("A"), source.canvas).tobytes() for face in faces.values()}
+    alpha = {draw(face, 0x391, source.canvas).tobytes() for face in faces.values()}
+    assert len(capital & alpha) > 2
+    kept = named(source, "train") | named(source, "test")
+    assert not any(drawing.tobytes() in capital for (name, _), drawing in kept.items() if name[0] == "Α")
+    looks = [drawing.tobytes() for drawing in kept.values()]
+    assert len({(look, name) for look, (name, _) in zip(looks, kept, strict=True)}) == len(set(looks))
+
+
+def test_what_is_rejected_owns_nothing(tmp_path):
+    """A, which only one font has and which is left out for that, does not keep its drawing from Α."""
+    from fontTools.ttLib import TTFont
+
+    sans, bold = find_faces(["matplotlib:DejaVuSans.ttf", "matplotlib:DejaVuSans-Bold.ttf"]).values()
+    font = TTFont(bold.path)
+    for table in font["cmap"].tables:
+        table.cmap.pop(ord("A"), None)
+    font.save(tmp_path / "WithoutA.ttf")
+    alike = {"fonts": (str(sans.path), str(tmp_path / "WithoutA.ttf")), "min_train_faces": 2}
+    given = options(**DRAWINGS | alike | {"verticals": {"x": {"codes": ["0041", "0391"]}}}, parents=False)
+    assert Glyphs(given).taxonomy.classes == ("Α U+0391",)
+    with pytest.raises(DataError, match="'x' has no character with drawings of its own, 3 or more, in the"):
+        _ = Glyphs(given.model_copy(update={"min_train_faces": 3})).taxonomy
+
+
+def test_drawings_that_are_nearly_alike_are_one():
+    given = {"max_classes": None, "verticals": {"Latin": {"blocks": ["Basic Latin", "Latin-1 Supplement"]}}}
+    every = Glyphs(options(**DRAWINGS | given | {"min_difference": 0.0}))
+    apart = Glyphs(options(**DRAWINGS | given | {"min_difference": 0.3}))
+    said = "drawings: nearly the same as another face's"
+    assert said not in every.describe()
+    assert apart.describe()[said] > 10
+
+    def least(source):
+        kept = named(source, "train") | named(source, "test")
+        found = []
+        for (name, face), drawing in kept.items():
+            for (other, another), second in kept.items():
+                if name == other and face < another:
+                    larger = max(drawing.astype(float).sum(), second.astype(float).sum())
+                    found.append(np.abs(drawing.astype(float) - second.astype(float)).sum() / larger)
+        return min(found)
+
+    assert least(every) < 0.3 <= least(apart)
+
+
+def test_a_validation_cut_leaves_every_class_a_drawing(drawn):
+    train = drawn.split("train")
+    every = set(train.labels.classes.tolist())
+
+    def left(labels):
+        held = held_out(train.groups, len(train), 0.3, 0, labels)
+        assert 0.3 * len(train) <= held.sum() < 0.35 * len(train)
+        return set(train.labels.take((~held).nonzero().flatten()).classes.tolist())
+
+    assert left(None) < every
+    assert left(train.labels) == every
 
 
 def test_mixed_classes_come_from_all_over_the_vertical():
@@ -295,6 +379,23 @@ def test_faces_of_a_collection(tmp_path):
     assert list(find_faces([str(tmp_path / "both.ttc#1")])) == ["both#1"]
     with pytest.raises(DataError, match="both.ttc: it has 2 faces, from #0 on: no #2"):
         find_faces([str(tmp_path / "both.ttc#2")])
+
+
+def test_fonts_by_any_name_and_in_the_order_of_names(tmp_path):
+    path = find_faces(["matplotlib:DejaVuSans.ttf"])["DejaVuSans"].path
+    for name in ("z/A.ttf", "a/B.ttf", "a/Sans Display[wght].ttf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(path.read_bytes())
+    assert list(find_faces([str(tmp_path / "?/?.ttf")])) == ["A", "B"]
+    assert list(find_faces([str(tmp_path / "a/Sans Display[wght].ttf")])) == ["Sans Display[wght]"]
+    assert list(find_faces([str(tmp_path / "a/Sans*")])) == ["Sans Display[wght]"]
+
+
+def test_fonts_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = find_faces(["matplotlib:DejaVuSans.ttf"])["DejaVuSans"].path
+    (tmp_path / "Mine.ttf").write_bytes(path.read_bytes())
+    assert list(find_faces(["~/Mi*.ttf"])) == ["Mine"]
 
 
 @pytest.mark.skipif(shutil.which("fc-list") is None, reason="fc-list is not installed")
@@ -331,6 +432,11 @@ def test_what_is_wrong_with_fonts_is_said(tmp_path, monkeypatch):
         ({"test_faces": ()}, "test_faces: names at least one face"),
         ({"held_out": "drawings"}, "holds out no face"),
         ({"held_out": "drawings", "test_faces": (), "identical": "merge"}, "merge needs held_out: faces"),
+        ({"max_drawings": 2}, "max_drawings: needs held_out: drawings"),
+        (
+            {"held_out": "drawings", "test_faces": (), "max_drawings": 2, "min_train_faces": 2},
+            "max_drawings: one more than min_train_faces",
+        ),
         ({"verticals": {"x": {"codes": ["0050-0040"]}}}, "0050-0040 ends before it begins"),
         ({"verticals": {"x": {"codes": ["A-B"]}}}, "should match pattern"),
         ({"verticals": {"x": {}}}, "at least one of blocks, scripts or codes"),
@@ -404,20 +510,35 @@ def test_a_folder_of_other_drawings_or_a_damaged_one_is_refused(tmp_path):
     manifest = (folder / "manifest.json").read_text()
     for text, said in (
         (manifest.replace('"Latin": "', '"Latin": "x'), "was changed after it was written"),
-        (manifest[:-10], "damaged .*delete the folder"),
+        (manifest[:-10], "damaged .*remove drawings.npy and manifest.json there"),
         ("{}", "damaged"),
-        (manifest.replace('"kcframe_glyphs": 1', '"kcframe_glyphs": 0'), "of another version of kcframe"),
+        (manifest.replace('"kcframe_glyphs": 2', '"kcframe_glyphs": 0'), "of another version of kcframe"),
     ):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(DataError, match=said):
             _ = Glyphs(kept).taxonomy
     (folder / "manifest.json").write_text(manifest)
-    np.save(folder / "drawings.npy", np.zeros((3, 24, 24), np.uint8))
-    with pytest.raises(DataError, match="drawings.npy: .* is not what manifest.json says"):
-        _ = Glyphs(kept).taxonomy
-    (folder / "drawings.npy").write_bytes(b"x")
-    with pytest.raises(DataError, match="damaged"):
-        _ = Glyphs(kept).taxonomy
+    pixels = np.load(folder / "drawings.npy")
+    for other in (pixels[:3], np.roll(pixels, 1, 0)):
+        np.save(folder / "drawings.npy", other)
+        with pytest.raises(DataError, match="drawings.npy: its SHA-256 is not what manifest.json says"):
+            _ = Glyphs(kept).taxonomy
+
+
+def test_the_order_of_verticals_is_that_of_the_folder(tmp_path):
+    kept = options(drawings=str(tmp_path))
+    _ = Glyphs(kept).taxonomy
+    turned = kept.model_copy(update={"verticals": dict(reversed(kept.verticals.items()))})
+    with pytest.raises(DataError, match="drawn with another data.options.verticals"):
+        _ = Glyphs(turned).taxonomy
+
+
+def test_a_drawer_that_was_killed_leaves_nothing_behind(tmp_path):
+    (tmp_path / ".drawings.npy.0123.part").write_bytes(b"half")
+    _ = Glyphs(options(drawings=str(tmp_path))).taxonomy
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "drawings.npy", "manifest.json"]
+    about = json.loads((tmp_path / "manifest.json").read_text())
+    assert set(about["made_with"]) == {"kcframe", "pillow", "freetype", "fonttools"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -76,7 +76,7 @@ def draw_all(options: GlyphsOptions, canvas: int, out: BinaryIO) -> Plan:
             if options.max_classes and len(members) == options.max_classes:
                 break
             if unicodedata.category(chr(code)) in UNDRAWABLE:
-                how.counts["blank"] += 1
+                how.counts["control and format characters"] += 1
                 continue
             drawn = {f: draw(fonts[f], code, canvas) for f in how.order if code in faces[f].characters}
             chosen = how.choose(code, drawn)
@@ -95,7 +95,7 @@ def draw_all(options: GlyphsOptions, canvas: int, out: BinaryIO) -> Plan:
             if chosen.train.keys() & chosen.test.keys():
                 views.append(code)
         if not members:
-            raise DataError(f"vertical '{vertical}' has no characters that the fonts draw in {how.enough}")
+            raise DataError(f"vertical '{vertical}' has no character with {how.enough} in the given fonts")
         verticals[vertical] = sorted(members) if options.which == "mixed" else list(members)
     how.counts["characters"] = len({code for own in verticals.values() for code in own})
     arrays = {split: np.array(own, np.int64).T for split, own in rows.items()}
@@ -141,7 +141,7 @@ class _Chooser(ABC):
     @property
     @abstractmethod
     def enough(self) -> str:
-        """How many drawings a character must have, in words."""
+        """What a character must have, in words."""
 
     @abstractmethod
     def choose(self, code: int, drawn: Drawn) -> Chosen | int | None:
@@ -198,38 +198,52 @@ class _Drawings(_Chooser):
         # What a font draws for any character that it lacks is no character's.
         boxes = [draw(font, MISSING, canvas) for font in fonts.values()]
         self._owner: dict[bytes, int | None] = dict.fromkeys(map(_digest, boxes))
+        """Of each drawing seen so far, kept or not: the first character that has it."""
 
     @property
     def enough(self) -> str:
-        return f"{self.options.min_train_faces} ways of their own"
+        return f"drawings of its own, {self.options.min_train_faces} or more,"
 
     def choose(self, code: int, drawn: Drawn) -> Chosen | None:
         options, counts = self.options, self.counts
         different: Drawn = {}
+        digests: set[bytes] = set()
         for face, drawing in drawn.items():
+            digest = _digest(drawing)
+            owner = self._owner.get(digest, code)
             if not drawing.any():
                 counts["drawings: blank"] += 1
-                continue
-            digest = _digest(drawing)
-            if digest not in self._owner:
-                self._owner[digest] = code
-                different[face] = drawing
-            elif self._owner[digest] is None:
+            elif owner is None:
                 counts["drawings: the box of a missing character"] += 1
-            elif self._owner[digest] == code:
+            elif owner != code:
+                counts["drawings: the same as another character's"] += 1
+            elif digest in digests:
                 counts["drawings: the same as another face's"] += 1
             else:
-                counts["drawings: the same as another character's"] += 1
-            if len(different) == options.max_drawings:
-                break
+                digests.add(digest)
+                if any(_difference(drawing, other) < options.min_difference for other in different.values()):
+                    counts["drawings: nearly the same as another face's"] += 1
+                else:
+                    different[face] = drawing
         if len(different) < options.min_train_faces:
             counts["no drawing of their own" if not different else "too few drawings of their own"] += 1
             return None
+        # All of them, so that a later character that looks alike cannot be trained on one that this one has.
+        self._owner.update(dict.fromkeys(digests, code))
+        if options.max_drawings:
+            counts["drawings: more than max_drawings"] += max(len(different) - options.max_drawings, 0)
+            different = dict(list(different.items())[: options.max_drawings])
         if len(different) == options.min_train_faces:
             return Chosen(different, different)
         names = list(different)
         held = names[int(mix(np.array([code], np.uint64))[0] % len(names))]
         return Chosen({f: d for f, d in different.items() if f != held}, {held: different[held]})
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """0 (alike) to 1 and more (nothing in common): a share of the ink of the one that has more."""
+    apart = np.abs(one.astype(np.int16) - other).sum()
+    return float(apart) / float(max(one.sum(dtype=np.int64), other.sum(dtype=np.int64)))
 
 
 def _digest(drawing: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +95,17 @@ def _font_files(pattern: str) -> list[Path]:
         import matplotlib
 
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-        pattern = str(folder / pattern.removeprefix("matplotlib:"))
-    # The display faces hold two dozen characters each.
-    return [Path(path) for path in sorted(glob.glob(pattern)) if "Display" not in Path(path).stem]
+        paths = folder.glob(pattern.removeprefix("matplotlib:"))
+        # The display faces hold two dozen characters each.
+        return _in_order(path for path in paths if "Display" not in path.stem)
+    path = Path(pattern).expanduser()
+    # Some fonts have brackets in their names: NotoSans[wght].ttf.
+    return [path] if path.is_file() else _in_order(map(Path, glob.glob(str(path))))
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """By name, whatever folders a machine keeps them in."""
+    return sorted(set(paths), key=lambda path: (path.name, path))
 
 
 def _of_fontconfig(pattern: str) -> list[Path]:
@@ -111,7 +119,7 @@ def _of_fontconfig(pattern: str) -> list[Path]:
     if done.returncode:
         raise DataError(f"data.options.fonts: fc-list {pattern}: {done.stderr.strip()[:200]}")
     outlines = (".ttf", ".otf", ".ttc", ".otc")
-    return sorted({Path(line) for line in done.stdout.splitlines() if line.lower().endswith(outlines)})
+    return _in_order(Path(line) for line in done.stdout.splitlines() if line.lower().endswith(outlines))
 
 
 def _faces(path: Path, number: int | None) -> list[Face]:
@@ -145,6 +153,9 @@ def draw(font: ImageFont.FreeTypeFont, code: int, canvas: int) -> np.ndarray:
     """uint8 [canvas, canvas]: white on black, its advance centred, on a fixed baseline."""
     image = Image.new("L", (canvas, canvas))
     character = chr(code)
-    left = (canvas - font.getlength(character)) / 2
-    ImageDraw.Draw(image).text((left, canvas * BASELINE), character, fill=255, font=font, anchor="ls")
+    try:
+        left = (canvas - font.getlength(character)) / 2
+        ImageDraw.Draw(image).text((left, canvas * BASELINE), character, fill=255, font=font, anchor="ls")
+    except OSError as error:
+        raise DataError(f"data.options.fonts: {font.path}: U+{code:04X} cannot be drawn: {error}") from None
     return np.asarray(image)

@@ -9,16 +9,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fontTools
 import numpy as np
+import PIL
 from filelock import FileLock
+from PIL import features
 
+from kcframe import __version__
 from kcframe.builtin.data.glyphs.drawings import Plan, Rows, draw_all
 from kcframe.builtin.data.glyphs.options import GlyphsOptions
 from kcframe.errors import DataError
 from kcframe.storage import replacing
 
 MANIFEST, PIXELS = "manifest.json", "drawings.npy"
-FORMAT = 1
+FORMAT = 2
+ANEW = f"remove {PIXELS} and {MANIFEST} there to draw anew"
 NO_EFFECT = {"drawings", "views", "augmentation", "parents"}  # on which drawings there are
 
 
@@ -44,10 +49,13 @@ def drawings(options: GlyphsOptions, canvas: int) -> tuple[Plan, np.ndarray]:
 def checksum(plan: Plan) -> str:
     """Of characters, verticals, faces, fonts and split: the same wherever the fonts are the same."""
     said = {name: value for name, value in _plain(plan).items() if name != "counts"}
+    said["verticals"] = list(said["verticals"].items())  # their order is that of the classes
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _write(folder: Path, options: GlyphsOptions, canvas: int) -> None:
+    for left in folder.glob(f".{PIXELS}.*.part"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     with replacing(folder / PIXELS) as part:
         with part.open("wb+") as out:
             # The header of a file whose length is not known yet is as long as that of a very long one.
@@ -63,6 +71,12 @@ def _write(folder: Path, options: GlyphsOptions, canvas: int) -> None:
         "checksum": checksum(plan),
         "drawings": {"count": n, "canvas": canvas, "sha256": pixels},
         "options": _deciding(options),
+        "made_with": {
+            "kcframe": __version__,
+            "pillow": PIL.__version__,
+            "freetype": features.version("freetype2"),
+        }
+        | {"fonttools": fontTools.version},
         **_plain(plan),
     }
     with replacing(folder / MANIFEST) as part:
@@ -79,27 +93,28 @@ def _read(folder: Path, options: GlyphsOptions, canvas: int) -> tuple[Plan, np.n
     try:
         about = json.loads(name.read_text(encoding="utf-8"))
         if about["kcframe_glyphs"] != FORMAT:
-            raise DataError(f"{name}: of another version of kcframe: delete the folder to draw anew")
+            raise DataError(f"{name}: of another version of kcframe: {ANEW}")
         plan = _of_plain(about)
         if about["checksum"] != checksum(plan):
-            raise DataError(f"{name}: was changed after it was written: delete the folder to draw anew")
+            raise DataError(f"{name}: was changed after it was written: {ANEW}")
         pixels = np.load(folder / PIXELS, mmap_mode="r")
-        if pixels.shape != (about["drawings"]["count"], canvas, canvas):
-            raise DataError(f"{folder / PIXELS}: {pixels.shape} is not what {MANIFEST} says: draw anew")
         before, now = about["options"], _deciding(options)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder}: damaged ({error}): delete the folder to draw anew") from None
-    changed = [option for option in now if before.get(option) != now[option]]
-    if changed:
-        raise DataError(
-            f"data.options.drawings: {folder} was drawn with another data.options.{changed[0]}: name another "
-            "folder, or delete this one to draw anew"
-        )
+        changed = [option for option in now if before.get(option) != now[option]]
+        if changed:
+            raise DataError(
+                f"data.options.drawings: {folder} was drawn with another data.options.{changed[0]}: name "
+                f"another folder, or {ANEW}"
+            )
+        if about["drawings"]["sha256"] != _hash(folder / PIXELS):
+            raise DataError(f"{folder / PIXELS}: its SHA-256 is not what {MANIFEST} says: {ANEW}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder}: damaged ({error}): {ANEW}") from None
     return plan, pixels
 
 
 def _deciding(options: GlyphsOptions) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude=NO_EFFECT)
+    deciding = options.model_dump(mode="json", exclude=NO_EFFECT)
+    return deciding | {"verticals": list(map(list, deciding["verticals"].items()))}  # the first takes it
 
 
 def _plain(plan: Plan) -> dict[str, Any]:

@@ -68,6 +68,13 @@ class GlyphsOptions(PluginOptions):
         ge=2,
         description="for held_out: drawings: of a character, those of the first fonts; null: all of them",
     )
+    min_difference: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="for held_out: drawings: two drawings of a character count as one if they differ by less "
+        "than this share of their ink",
+    )
     identical: Literal["drop", "merge"] = Field(
         "drop",
         description="characters that all training faces draw alike: drop keeps the first; merge makes them "
@@ -99,6 +106,10 @@ class GlyphsOptions(PluginOptions):
             raise ValueError("test_faces: names at least one face, or give held_out: drawings")
         if self.held_out == "drawings" and self.test_faces:
             raise ValueError("test_faces: held_out: drawings holds out no face; leave one of them out")
+        if self.max_drawings and self.held_out == "faces":
+            raise ValueError("max_drawings: needs held_out: drawings")
+        if self.max_drawings and self.max_drawings <= self.min_train_faces:
+            raise ValueError("max_drawings: one more than min_train_faces at least, or none is held out")
         if self.held_out == "drawings" and self.identical == "merge":
             raise ValueError("identical: merge needs held_out: faces")
         return self

@@ -27,6 +27,7 @@ from kcframe.taxonomy import Taxonomy
 
 CANVAS = 1.5  # drawings are kept this much larger than pictures, so that turning them costs no sharpness
 TEST_SEED = 2**32  # of the views that only the test split has: no recipe's seed
+TEST_STRENGTH = 1.0  # of their augmentation, whatever training's is, so that figures compare
 
 
 class Glyphs(DataSource):
@@ -41,6 +42,7 @@ class Glyphs(DataSource):
         self.canvas = round(options.image_size * CANVAS)
         # A photograph or screenshot of a character: all of it, white on black as it was drawn.
         self.transform = Transform(channels=1, image_size=self.image_size, fit="pad", ground="dark")
+        self._sets: dict[str, GlyphSet] = {}
 
     @cached_property
     def _drawn(self) -> tuple[Plan, np.ndarray]:
@@ -51,7 +53,9 @@ class Glyphs(DataSource):
         return build_taxonomy(self._drawn[0].verticals, self.options.parents)
 
     def split(self, name: str) -> GlyphSet:
-        return GlyphSet(*self._drawn, name, self.taxonomy, self.options)
+        if name not in self._sets:
+            self._sets[name] = GlyphSet(*self._drawn, name, self.taxonomy, self.options)
+        return self._sets[name]
 
     def describe(self) -> dict[str, object]:
         plan = self._drawn[0]
@@ -116,7 +120,7 @@ class GlyphSet(ImageSet):
             pictures, views = self._plain(drawn), self.unseen_views[indices]
             if views.any():
                 keys = image_keys(TEST_SEED, 0, indices[views])
-                pictures[views] = self._augmented(drawn[views], keys, max(self.options.augmentation, 1.0))
+                pictures[views] = self._augmented(drawn[views], keys, TEST_STRENGTH)
             return pictures
         strength = self.options.augmentation
         return self._plain(drawn) if keys is None or not strength else self._augmented(drawn, keys, strength)
