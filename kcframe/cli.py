@@ -158,11 +158,14 @@ def compare(run_dirs: tuple[str, ...], markdown: bool) -> None:
 @cli.command()
 @click.argument("run_dir", metavar="RUN")
 @click.option("--figures", metavar="FOLDER", help="Write the report's figures there too, as SVG files.")
-def report(run_dir: str, figures: str | None) -> None:
+@click.option("--arm", "arms", multiple=True, metavar="NAME", help="Of this arm alone. May be repeated.")
+def report(run_dir: str, figures: str | None, arms: tuple[str, ...]) -> None:
     """Make a run's report.html anew from its run directory."""
     from kcframe.commands.report import make_report
 
-    make_report(run_dir, figures)
+    if arms and figures is None:
+        raise click.UsageError("--arm chooses what --figures draws: name a folder for them")
+    make_report(run_dir, figures, arms)
 
 
 STUDENT = click.argument("run", metavar="RUN[:ARM]")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from kcframe.errors import RunDirError, did_you_mean
 from kcframe.report import figures
 from kcframe.report.findings import confusions, findings
 from kcframe.report.page import render, thumbnail
@@ -45,11 +48,21 @@ def build_report(run_dir: RunDir) -> str:
     return run_dir.path(REPORT)
 
 
-def write_figures(run_dir: RunDir, folder: Path) -> list[Path]:
-    """Write each of the report's figures as an SVG file of its own; returns the files."""
+def write_figures(run_dir: RunDir, folder: Path, arms: Sequence[str] = ()) -> list[Path]:
+    """Write each of the report's figures as an SVG file of its own; returns the files.
+
+    arms: to be drawn, all if empty. RunDirError if the run has none of that name.
+    """
+    record = read_record(run_dir)
+    known = [arm.name for arm in record.arms]
+    for name in arms:
+        if name not in known:
+            raise RunDirError(f"{run_dir}: no arm '{name}'; {did_you_mean(name, known)}")
+    if arms:
+        record = replace(record, arms=[arm for arm in record.arms if arm.name in arms])
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, svg in draw_all(read_record(run_dir), legend=True).items():
+    for name, svg in draw_all(record, legend=True).items():
         if svg is not None:
             file = folder / f"{name}.svg"
             file.write_text(figures.standalone(svg))

@@ -138,8 +138,9 @@ def draw_loss(record: Record, style: Mapping[str, Look], legend: bool = False) -
         rank.set_title("effective rank of the shared features")
         for axes in (loss, rank):
             axes.set_xlabel("epoch")
+            axes.set_xlim(loss.get_xlim())  # the rank may have been looked at once, at the end
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg_of(figure, style if legend else {})
+        return svg_of(figure, {arm.name: style[arm.name] for arm in record.arms} if legend else {})
 
 
 def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
@@ -238,7 +239,8 @@ def logarithmic(axis: Axis) -> None:
 
     def between_decades(value: float, place: int) -> str:
         low, high = axis.get_view_interval()
-        return f"{value:g}" if high < 200 * low and f"{value:e}"[0] in "25" else ""
+        shown = "123456789" if high < 5 * low else "25" if high < 200 * low else ""
+        return f"{value:g}" if f"{value:e}"[0] in shown else ""
 
     axis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.set_minor_formatter(between_decades)

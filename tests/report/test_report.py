@@ -8,12 +8,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from kcframe.errors import RunDirError
 from kcframe.report.build import build_report, write_figures
-from kcframe.report.figures import looks
+from kcframe.report.figures import logarithmic, looks
 from kcframe.report.record import read_record
 from kcframe.report.table import results_tables
 from kcframe.run_dir import RunDir, arm_folder
@@ -190,6 +191,28 @@ def test_figures_are_files_of_their_own(tmp_path):
     assert [file.name for file in written] == ["overview.svg", "learning.svg", "loss.svg", "gamma.svg"]
     for file in written:
         assert "var(--" not in file.read_text()
+
+
+def test_figures_of_some_arms(tmp_path):
+    run_dir = write_run(tmp_path / "run", {"one": 40.0, "two": 65.0})
+    loss = next(f for f in write_figures(run_dir, tmp_path / "figures", ["two"]) if f.name == "loss.svg")
+    assert ">two<" in loss.read_text()
+    assert ">one<" not in loss.read_text()
+    with pytest.raises(RunDirError, match="no arm 'tow'; did you mean 'two'"):
+        write_figures(run_dir, tmp_path / "figures", ["tow"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(570, 960, {"600", "700"}), (30, 250, {"50", "100", "200"}), (1, 1e4, {"10"})]
+)
+def test_a_logarithmic_axis_has_numbers_whatever_it_spans(low, high, shown):
+    axes = Figure().subplots()
+    logarithmic(axes.yaxis)
+    axes.set_ylim(low, high)
+    axes.figure.canvas.draw()
+    texts = {label.get_text() for label in axes.get_yticklabels(which="both")}
+    assert shown <= texts
+    assert not texts & {"3", "40", "4000"}
 
 
 def test_an_unfinished_run_and_a_damaged_file_are_named(tmp_path):
