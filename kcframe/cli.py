@@ -80,6 +80,38 @@ def run(
 @RECIPE
 @SET
 @PLUGIN
+@click.option("--run-dir", metavar="URL", help="Of the run whose specialists are asked. Default: runs/NAME.")
+@click.option("--url", metavar="URL", help="Where outputs are kept: short for --set teacher_cache.url=…")
+@click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
+@click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
+@click.option("--verify", is_flag=True, help="Read all that is kept, and ask again about a sample of it.")
+@click.option(
+    "--samples",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="With --verify: images of each teacher, an epoch.",
+)
+def cache(
+    recipe: str,
+    overrides: tuple[str, ...],
+    run_dir: str | None,
+    url: str | None,
+    backend: str | None,
+    address: str | None,
+    verify: bool,
+    samples: int,
+) -> None:
+    """Ask a recipe's teachers about all training pictures once, and keep what they say for its arms."""
+    from kcframe.commands.cache import cache_outputs
+
+    cache_outputs(recipe, overrides, run_dir, url, backend, address, samples if verify else None)
+
+
+@cli.command()
+@RECIPE
+@SET
+@PLUGIN
 @click.option("--run-dir", metavar="URL", help="Where the sweep is kept. Default: runs/NAME-sweep.")
 def tune(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
     """Try values for the fields in a recipe's search section (Ray Tune); keep the best as best.yaml."""

@@ -3,6 +3,7 @@ Where the output is no terminal, only the lines."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -66,7 +67,8 @@ class _StageDisplay:
         self.note = ""
 
     def step(self, step: int, num_steps: int, loss: float) -> None:
-        self.progress.update(self.task, completed=step, total=num_steps, note=f"loss {loss:.3g}  {self.note}")
+        note = self.note if math.isnan(loss) else f"loss {loss:.3g}  {self.note}"
+        self.progress.update(self.task, completed=step, total=num_steps, note=note)
 
     def evaluated(self, epoch: int, evaluation: Evaluation) -> None:
         mpvap = evaluation.mean("ap")

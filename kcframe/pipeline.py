@@ -25,6 +25,7 @@ from kcframe.results import collect
 from kcframe.run_dir import RunDir
 from kcframe.stages import Stage, mark, refuse_changes, sample_indices, settings_of
 from kcframe.taxonomy import Taxonomy
+from kcframe.teacher_outputs import asking, check_teacher_cache
 
 PACKAGES = (
     "kcframe",
@@ -65,34 +66,55 @@ def train(
     watcher: Watcher,
     say: Callable[[str], None],
     should_stop: Callable[[], bool] = lambda: False,
-    kinds: Sequence[str] = ("specialist", "arm"),
+    kinds: Sequence[str] = ("specialist", "outputs", "arm"),
+    learners: Recipe | None = None,
 ) -> DataSource:
-    """The training of `run`, of all stages or of one kind; returns the data source."""
+    """The training of `run`, of all stages or of some kinds; returns the data source.
+
+    learners: the recipe with the arms that teachers are asked for; None: this one.
+    """
     source = build_source(recipe)
     check_objectives(recipe, source)
     check_teachers(recipe, source, run_dir)
+    check_teacher_cache(recipe)
     stages = [stage for stage in plan(recipe, source.taxonomy) if stage.kind in kinds]
     for stage in stages:
         refuse_other_settings(stage, recipe, run_dir)
     prepare(recipe, source, run_dir, say)
+    for stage in stages:
+        if stage.kind == "outputs":
+            # Whether anything is missing is known only when specialists are trained.
+            run_dir.delete(f"{stage.folder}/{names.RESULT}")
     pending = [stage for stage in stages if not run_dir.exists(f"{stage.folder}/{names.RESULT}")]
     done = len(stages) - len(pending)
     if done:
         say(f"{done} of {len(stages)} stages are finished and kept")
     watcher.plan(stages, done)
     for stage in pending:
-        mark(stage, recipe, run_dir)
+        if stage.kind != "outputs":
+            mark(stage, recipe, run_dir)
     backend = get_backend(recipe.execution.backend)
     for kind in kinds:
         group = [stage for stage in pending if stage.kind == kind]
-        backend.run(group, recipe, run_dir, watcher, should_stop)
+        given = learners if learners is not None and kind == "outputs" else recipe
+        backend.run(group, given, run_dir, watcher, should_stop)
     return source
 
 
 def plan(recipe: Recipe, taxonomy: Taxonomy) -> list[Stage]:
-    """All stages, in order: specialists by vertical, then the arms as the recipe lists them."""
+    """All stages, in order: specialists by vertical, what teachers say if it is kept, then the arms as the
+    recipe lists them."""
     verticals = taxonomy.verticals if recipe.specialists is not None else ()
-    return [Stage("specialist", name) for name in verticals] + [Stage("arm", name) for name in recipe.arms]
+    pieces = 0
+    if recipe.teacher_cache is not None and recipe.teacher_cache.fill and asking(recipe):
+        # On a cluster, as many as train side by side.
+        e = recipe.execution
+        pieces = max(e.workers, taxonomy.num_verticals) if e.backend == "ray" else 1
+    return [
+        *(Stage("specialist", name) for name in verticals),
+        *(Stage("outputs", f"{piece + 1} of {pieces}") for piece in range(pieces)),
+        *(Stage("arm", name) for name in recipe.arms),
+    ]
 
 
 def check_objectives(recipe: Recipe, source: DataSource) -> None:

@@ -6,6 +6,7 @@ results.json      the table, for machines      report.html     the report, for p
 samples/          a few test images
 sweep.json, sweep.svg, best.yaml              what `kcframe tune` found
 specialists/V/    one folder a specialist      arms/A/         one folder a student arm
+outputs/I of N/   finish mark of a piece of the work of keeping what teachers say
     stage.json               the settings it was begun with
     checkpoint.safetensors   while training; deleted when finished
     metrics.jsonl            one line a logged step, one an evaluation
@@ -31,6 +32,7 @@ RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
 SWEEP, BEST, SWEEP_FIGURE = "sweep.json", "best.yaml", "sweep.svg"
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 WEIGHTS, RESULT, STAGE = "weights.safetensors", "result.json", "stage.json"
+OUTPUTS = "outputs"
 
 
 def specialist_folder(vertical: str) -> str:
@@ -41,6 +43,11 @@ def specialist_folder(vertical: str) -> str:
 def arm_folder(arm: str) -> str:
     """Folder of a student arm, below the run directory."""
     return f"arms/{quote(arm, safe=' +-_.,()&')}"
+
+
+def outputs_folder(piece: str) -> str:
+    """Folder of a piece of the work of keeping what teachers say, below the run directory."""
+    return f"{OUTPUTS}/{piece}"
 
 
 def bad_images_file(folder: str, rank: int) -> str:
@@ -130,6 +137,16 @@ class RunDir:
     def files(self, folder: str) -> list[str]:
         """Names of the files in a folder, sorted; none if it is not there."""
         return self._names(folder, "file")
+
+    def files_below(self, folder: str) -> list[str]:
+        """Paths of all files below a folder, from there, sorted; none if it is not there."""
+
+        def found() -> list[str]:
+            self._fs.invalidate_cache()
+            start = self._fs._strip_protocol(self.path(folder)).rstrip("/") + "/"
+            return sorted(name.removeprefix(start) for name in self._fs.find(start))
+
+        return self._try(folder, "listed", found)
 
     def _names(self, folder: str, kind: str) -> list[str]:
         def listed() -> list[str]:

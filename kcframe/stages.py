@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,9 +36,20 @@ from kcframe.engine.train import Job, Listener, Trainer
 from kcframe.engine.world import World
 from kcframe.errors import DataError, RunDirError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels, known_images
+from kcframe.recipe.differences import differences
 from kcframe.recipe.schema import PluginRef, Recipe, Train
-from kcframe.run_dir import CHECKPOINT, RESULT, STAGE, WEIGHTS, RunDir, arm_folder, specialist_folder
+from kcframe.run_dir import (
+    CHECKPOINT,
+    RESULT,
+    STAGE,
+    WEIGHTS,
+    RunDir,
+    arm_folder,
+    outputs_folder,
+    specialist_folder,
+)
 from kcframe.taxonomy import Taxonomy
+from kcframe.teacher_outputs import asking, keep_outputs, kept_router, outputs_of, view_of
 
 EVALUATION_BATCH = 512
 SAMPLES_PER_VERTICAL = 3
@@ -46,18 +58,20 @@ NO_EFFECT = {"log_every", "evaluate_every", "checkpoint_every"}  # on what a net
 
 @dataclass(frozen=True)
 class Stage:
-    """kind and name of a stage: a vertical's specialist, or an arm."""
+    """kind and name of a stage: a vertical's specialist, an arm, or a piece "I of N" of the work of keeping
+    what teachers say."""
 
-    kind: Literal["specialist", "arm"]
+    kind: Literal["specialist", "outputs", "arm"]
     name: str
 
     @property
     def folder(self) -> str:
         """Below the run directory."""
-        return specialist_folder(self.name) if self.kind == "specialist" else arm_folder(self.name)
+        folders = {"specialist": specialist_folder, "outputs": outputs_folder, "arm": arm_folder}
+        return folders[self.kind](self.name)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
+        return f"{'teacher outputs' if self.kind == 'outputs' else self.kind} {self.name}"
 
 
 def settings_of(stage: Stage, recipe: Recipe) -> dict[str, Any]:
@@ -96,21 +110,12 @@ def refuse_changes(
     """RunDirError if the run directory holds `what` with other settings than now, naming each difference."""
     if fingerprint(before) == fingerprint(now):
         return
-    changes = [f"  {path}: {old!r} -> {new!r}" for path, old, new in _differences(before, now, "")]
+    changes = [f"  {path}: {old!r} -> {new!r}" for path, old, new in differences(before, now)]
     raise RunDirError(
         f"{run_dir}: holds {what} with other settings:\n"
         + "\n".join(changes[:8])
         + f"\ngive another --run-dir, or delete {to_delete} to begin anew"
     )
-
-
-def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(set(old) | set(new)):
-            found += _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-        return found
-    return [] if old == new else [(path, old, new)]
 
 
 def mark(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None:
@@ -128,12 +133,16 @@ def run_stage(
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train (or go on training) a stage's network and write its weights and result."""
+    """Train (or go on training) a stage's network and write its weights and result; or keep what teachers
+    say."""
     source = build_source(recipe)
+    if stage.kind == "outputs":
+        _outputs(stage, recipe, source, run_dir, world, listener, should_stop)
+        return
     work = (
         _specialist(stage, recipe, source, world)
         if stage.kind == "specialist"
-        else _arm(stage, recipe, source, run_dir, world)
+        else _arm(stage, recipe, source, run_dir, world, listener, should_stop)
     )
     # One process of a worker group is enough to tell.
     callbacks = Callbacks(() if world.rank else build_callbacks(recipe), listener.say)
@@ -193,7 +202,38 @@ def _specialist(stage: Stage, recipe: Recipe, source: DataSource, world: World) 
     return _Work(job, about)
 
 
-def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, world: World) -> _Work:
+def _outputs(
+    stage: Stage,
+    recipe: Recipe,
+    source: DataSource,
+    run_dir: RunDir,
+    world: World,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> None:
+    number, pieces = (int(text) for text in stage.name.split(" of "))
+    outputs = outputs_of(recipe, source, run_dir, asking(recipe))
+    written = keep_outputs(
+        recipe,
+        outputs,
+        view_of(recipe, source),
+        world,
+        (number - 1, pieces),
+        lambda done, every: listener.step(done, every, math.nan),
+        should_stop,
+    )
+    run_dir.write_json(f"{stage.folder}/{RESULT}", {"stage": str(stage), "files": written})
+
+
+def _arm(
+    stage: Stage,
+    recipe: Recipe,
+    source: DataSource,
+    run_dir: RunDir,
+    world: World,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> _Work:
     spec, taxonomy = recipe.arms[stage.name], source.taxonomy
     # All arms start from the same seed and see the same pictures: they differ in what they name.
     torch.manual_seed(recipe.seed)
@@ -202,7 +242,19 @@ def _arm(stage: Stage, recipe: Recipe, source: DataSource, run_dir: RunDir, worl
     job = _job(
         stage, student, spec.objective, spec.train, recipe.seed, recipe, source, taxonomy, everything, world
     )
-    if job.objective.uses_teachers:
+    if job.objective.uses_teachers and recipe.teacher_cache is not None:
+        job.router = kept_router(
+            recipe,
+            stage.name,
+            job.objective,
+            source,
+            run_dir,
+            world,
+            lambda done, every: listener.step(done, every, math.nan),
+            listener.say,
+            should_stop,
+        )
+    elif job.objective.uses_teachers:
         teachers = build_teachers(spec, source, run_dir, recipe.specialists is not None)
         job.router = Router(
             teachers, taxonomy.num_classes, job.objective.soften, job.objective.num_kept, world.device

@@ -103,6 +103,15 @@ def test_what_reading_costs_is_what_was_said(tmp_path, monkeypatch, gib):
     assert said["generalist"].pictures == 60 * 3 + 24 * 2
 
 
+def test_what_teachers_read_before_is_said(tmp_path):
+    write(tmp_path / "oi", bad=False)
+    more = ["specialists.train.epochs=2", "student.train.epochs=3", "data.options.cache_gib=0"]
+    given = recipe(str(tmp_path / "oi"), tmp_path, *more, f"teacher_cache.url={tmp_path}/kept")
+    said = reading_of(given, build_source(given))
+    assert list(said)[:3] == ["specialists", "teacher outputs", "generalist"]
+    assert said["teacher outputs"].pictures == said["teacher outputs"].requests == 60 * 3
+
+
 def test_a_storage_that_comes_and_goes_changes_nothing(published, tmp_path, proxy):
     """The connections are cut three times in the middle of it."""
     quiet = Quiet()

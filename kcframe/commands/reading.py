@@ -9,13 +9,15 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from kcframe.interfaces.data import DataSource, ImageSet
+from kcframe.interfaces.data import DataSource, ImageSet, known_images
 from kcframe.pipeline import plan
 from kcframe.recipe.schema import Recipe
 from kcframe.stages import classes_of, parts_of
+from kcframe.teacher_outputs import asking
 
 GIGA = 10**9  # as storage is billed
 ALL = "specialists"
+OUTPUTS = "teacher outputs"
 
 
 @dataclass
@@ -54,6 +56,9 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
     kept = sum(split.bytes for split in splits.values()) <= min(s.cost.room for s in splits.values())
     found: dict[str, Reading] = {}
     for stage in plan(recipe, source.taxonomy):
+        if stage.kind == "outputs":
+            _read_for_teachers(recipe, source, splits["train"], found, kept)
+            continue
         is_arm = stage.kind == "arm"
         train = recipe.arms[stage.name].train if is_arm else recipe.specialists.train
         learned, measured = parts_of(recipe, source, classes_of(stage, source.taxonomy))
@@ -63,6 +68,17 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
             split = "train" if part.images is source.split("train") else "test"
             splits[split].read(part.indices, times, reading, kept)
     return found
+
+
+def _read_for_teachers(
+    recipe: Recipe, source: DataSource, split: _Split, found: dict[str, Reading], kept: bool
+) -> None:
+    """Before the arms, each picture in each epoch, once for each teacher: as if each asked one."""
+    if OUTPUTS in found:
+        return  # pieces share one work
+    epochs = max(recipe.arms[name].train.epochs for name in asking(recipe))
+    labelled = known_images(source.split("train").labels.likely())
+    split.read(labelled, epochs, found.setdefault(OUTPUTS, Reading()), kept)
 
 
 def reading_table(found: dict[str, Reading]) -> Table:

@@ -15,7 +15,7 @@ from rich.console import Console
 from kcframe.errors import Interrupted, RecipeError, TrainingError
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
-from kcframe.recipe.search import searched_arm
+from kcframe.recipe.search import searched_arm, with_values
 from kcframe.registry import installed
 from kcframe.run_dir import BEST, SWEEP, SWEEP_FIGURE, RunDir
 
@@ -49,7 +49,8 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
     try:
         with stop_on_signal(console) as stop, RunDisplay(console) as display:
             # Without specialists in the recipe this only writes down what the sweep starts from.
-            train(recipe, run_dir, display, display.say, stop.is_set, kinds=("specialist",))
+            kinds = ("specialist", "outputs")
+            train(recipe, run_dir, display, display.say, stop.is_set, kinds, _that_learn(recipe))
         from kcframe.backends.ray.tune import arm_of, sweep
 
         def say(text: str) -> None:
@@ -72,6 +73,18 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
     console.print(sweep_table(trials))
     click.echo(f"picture: {run_dir.path(SWEEP_FIGURE)}")
     click.echo(run_dir.path(BEST))
+
+
+def _that_learn(recipe: Recipe) -> Recipe:
+    """With the arms for which teachers are asked before any trial: the searched one, and what becomes of it
+    with each value of a field that changes what is asked."""
+    name, schema = searched_arm(recipe), installed().options_schema
+    arms = {name: recipe.arms[name]}
+    for field, distribution in recipe.search.fields.items():
+        if field.startswith(("objective.", "train.epochs", "train.precision")):
+            for number, value in enumerate(distribution.examples()):
+                arms[f"{name}, {field} {number}"] = with_values(recipe.arms[name], {field: value}, schema)
+    return recipe.model_copy(update={"arms": arms})
 
 
 def _as_file(recipe: Recipe, best: dict, num_trials: int) -> str:

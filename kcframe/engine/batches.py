@@ -28,13 +28,15 @@ AHEAD = 2  # batches that each process has ready
 class Batch:
     """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together. bad: image
     -> reason, of those that others stand for here because they cannot be read. absent: `ImageSet.absent` of
-    the images."""
+    the images. epoch, indices: which pictures they are, int64 [B]."""
 
     images: Tensor
     labels: Labels
     whole: int
     bad: dict[int, str] = field(default_factory=dict)
     absent: Labels | None = None
+    epoch: int = 0
+    indices: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Plan:
         else:
             images = self.images.load(indices, image_keys(self.seed, epoch, indices))
         absent = None if self.absent is None else self.absent.take(indices)
-        return Batch(images, self.labels.take(indices), whole, bad, absent)
+        return Batch(images, self.labels.take(indices), whole, bad, absent, epoch, indices)
 
 
 def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:

@@ -42,11 +42,13 @@ class Router:
         for column, teacher in enumerate(teachers):
             self.knows[teacher.label_map.cpu(), column] = True
         self.orphan = ~self.knows.any(1)
+        maps = [teacher.label_map for teacher in self.teachers]
+        self.names_twice = any(len(own.unique()) < len(own) for own in maps)
         self.calls = 0
         self.images_routed = 0
         """Images seen by this router."""
         self.teacher_images = 0
-        """Images forwarded through teachers, summed over teachers."""
+        """Images that teachers were asked about, summed over teachers."""
 
     def assign(self, labels: Labels) -> Tensor:
         """bool [B, T]: which of T teachers each image asks."""
@@ -55,41 +57,63 @@ class Router:
         asked.index_add_(0, likely.rows(), self.knows[likely.classes.long()].int())
         return asked > 0
 
+    def ask(
+        self, column: int, own: Tensor, images: Tensor, epoch: int, indices: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What a teacher says of some images: (class ids int64 [C] or [b, C], logits float32 [b, C]).
+
+        own: int64 [b], rows of the batch, on the CPU. images, epoch, indices: as in `__call__`.
+        """
+        teacher, own = self.teachers[column], own.to(self.device)
+        logits = ask_tensor(teacher, "forward", (len(own), len(teacher.label_map)), images[own]).float()
+        if self.device.type == "cpu" or self.calls <= CLOSELY:
+            finite(teacher, "forward", logits)
+        return teacher.label_map, logits
+
+    def scaled(self, column: int, named: Tensor, temperature_scale: Tensor) -> Tensor:
+        """What the temperature of each class that a teacher named is multiplied by."""
+        return temperature_scale[named]
+
     @torch.inference_mode()
     def __call__(
-        self, images: Tensor, labels: Labels, temperature_scale: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Labels,
+        temperature_scale: Tensor | None = None,
+        epoch: int = 0,
+        indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """images: float [B, C, H, W] in 0..1 on the device -> z* as (rows int64, classes int64, values
-        float32), sorted by row and class, each pair once. temperature_scale: [N], or None for all 1."""
+        float32), each pair of row and class once. temperature_scale: [N], or None for all 1. epoch, indices:
+        which pictures these are, int64 [B]."""
         asked = self.assign(labels)
         self.images_routed += len(labels)
         self.calls += 1
         rows, classes, values = [], [], []
-        for column, teacher in enumerate(self.teachers):
+        for column in range(len(self.teachers)):
             own = asked[:, column].nonzero().flatten()
             if not len(own):
                 continue
             self.teacher_images += len(own)
-            own = own.to(self.device)
-            scale = () if temperature_scale is None else (temperature_scale[teacher.label_map],)
-            logits = ask_tensor(teacher, "forward", (len(own), len(teacher.label_map)), images[own]).float()
-            if self.device.type == "cpu" or self.calls <= CLOSELY:
-                finite(teacher, "forward", logits)
+            named, logits = self.ask(column, own, images, epoch, indices)
+            scale = () if temperature_scale is None else (self.scaled(column, named, temperature_scale),)
             said = self.soften(logits, *scale)
+            named = named.expand_as(said)
             kept = self.num_kept
             if kept is not None and kept < said.shape[1]:
                 said, which = said.topk(kept, dim=1)
-                named = teacher.label_map[which]
-            else:
-                named = teacher.label_map.expand(len(own), -1)
-            rows.append(own[:, None].expand_as(said).flatten())
+                named = named.gather(1, which)
+            rows.append(own.to(self.device)[:, None].expand_as(said).flatten())
             classes.append(named.flatten())
             values.append(said.flatten())
         orphans = self.orphan[labels.classes.long()]
         rows.append(labels.rows()[orphans].to(self.device))
         classes.append(labels.classes[orphans].long().to(self.device))
         values.append(labels.sure()[orphans].to(self.device))
-        return self._unite(torch.cat(rows), torch.cat(classes), torch.cat(values))
+        found = torch.cat(rows), torch.cat(classes), torch.cat(values)
+        # Of what one teacher says of an image nothing is there twice; nor do orphans meet anything.
+        alone = not self.names_twice and (len(self.teachers) == 1 or bool((asked.sum(1) <= 1).all()))
+        return found if alone else self._unite(*found)
 
     def _unite(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pairs, place = torch.unique(rows * self.num_classes + classes, return_inverse=True)

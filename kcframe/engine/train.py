@@ -206,7 +206,8 @@ class Trainer:
             weights, temperatures = weights_of(pacing, progress), temperatures_of(pacing, progress)
             if job.router is not None:
                 scale = None if temperatures is None else self.index.by_class(temperatures)
-                soft = SlotTargets(self.index, len(labels), *job.router(images, labels, scale))
+                said = job.router(images, labels, scale, batch.epoch, batch.indices)
+                soft = SlotTargets(self.index, len(labels), *said)
             self.optimizer.zero_grad(set_to_none=True)
             set_learning_rate(self.optimizer, learning_rate_at(job.train, self.step, self.num_steps))
             outcome = backward_by_block(

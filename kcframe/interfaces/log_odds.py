@@ -53,6 +53,9 @@ class ToLogits(nn.Module):
         if outputs == "softmax-logits" and num_outputs == 1:
             raise DataError(f"{url}: a softmax over one output always says 1: set outputs to logits")
 
+    def extra_repr(self) -> str:
+        return self.outputs
+
     def forward(self, said: Tensor) -> Tensor:
         if self.outputs == "softmax-logits":
             return from_softmax(said)

@@ -42,7 +42,9 @@ class Teacher(nn.Module):
     """A network, which of our classes its outputs are, and how it wants its images.
 
     name: for people; others may have the same. network: [b, channels, s, s] -> logits [b, C]. label_map:
-    int64 [C], the class id of each output, -1 for one that stands for no class. Outputs with -1 are cut:
+    int64 [C], the class id of each output, -1 for one that stands for no class. fingerprint: for a network
+    whose weights torch does not hold (a session of another library, say), text that changes when what it says
+    may; what such a teacher says can be kept only with one. Outputs with -1 are cut:
     afterwards label_map is int64 [C'], the class ids of those kept, and columns int64 [C'], which of the
     C they are, or None if all are kept.
     """
@@ -57,9 +59,10 @@ class Teacher(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int | None,
+        fingerprint: str | None = None,
     ):
         super().__init__()
-        self.name = name
+        self.name, self.fingerprint = name, fingerprint
         self.network = network
         kept = label_map != -1
         self.num_outputs = len(label_map)

@@ -5,6 +5,7 @@ Plugin options are a plain mapping here: the registry checks them against the pl
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -98,6 +99,28 @@ class Student(Section):
     objective: PluginRef
     teachers: tuple[PluginRef, ...] = (PluginRef(name="specialists"),)
     train: Train
+
+
+class TeacherCache(Section):
+    """What teachers say, asked once and kept for every arm and later run that shows the same teacher the same
+    pictures. Students learn what live teachers would teach, but for float16's rounding of logits."""
+
+    url: str = Field(
+        min_length=1,
+        description="folder that keeps it; any fsspec URL, on a cluster one that all machines reach",
+    )
+    k: int | None = Field(
+        None, ge=1, description="outputs kept of a teacher, an image; null: as many as the arms learn from"
+    )
+    fill: bool = Field(
+        True, description="false: what is not there, or was made of something else, is an error"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _from_anywhere(cls, url: str) -> str:
+        # Processes of a cluster work in other folders.
+        return url if "://" in url else str(Path(url).expanduser().absolute())
 
 
 class Evaluation(Section):
@@ -206,6 +229,9 @@ class Recipe(Section):
     arms: dict[Name, Student] = Field(min_length=1)
     baseline: str | None = Field(None, description="the arm that gap closed is measured from")
     evaluation: Evaluation = Evaluation()
+    teacher_cache: TeacherCache | None = Field(
+        None, description="where to keep what teachers say; left out: each arm asks them anew"
+    )
     search: Search | None = Field(None, description="only `kcframe tune` reads it")
     callbacks: tuple[PluginRef, ...] = Field((), description="trackers and the like: told what stages do")
     execution: Execution = Execution()

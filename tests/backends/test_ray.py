@@ -33,6 +33,7 @@ LONG = (
     "student.train.checkpoint_every=3",
     "student.backbone.options.normalisation=none",
 )
+NO_STATISTICS = ("arms.student.backbone.options.normalisation=none",)
 
 
 def go(path, run_dir, *overrides, watcher=None):
@@ -61,6 +62,22 @@ def test_stages_in_tasks_give_what_this_process_gives(tiny, tmp_path, cluster):
     assert on_ray["teacher_images_per_image"] == 1.0
     again, watcher = go(tiny(), tmp_path / "ray", "execution.backend=ray")
     assert (again, watcher.begun) == (on_ray, [])
+
+
+def test_teachers_are_asked_side_by_side_and_arms_read_what_they_said(tiny, tmp_path, cluster, monkeypatch):
+    local, _ = go(tiny(), tmp_path / "local")
+    monkeypatch.chdir(tmp_path)  # workers are elsewhere
+    kept = ("execution.backend=ray", "teacher_cache.url=kept")
+    on_ray, watcher = go(tiny(), tmp_path / "ray", *kept)
+    assert {f"teacher outputs {i + 1} of 3" for i in range(3)} < set(watcher.begun)
+    assert len(list((tmp_path / "kept").glob("*/seed-0/epoch-000[012]/00000.arrow"))) == 9
+    curves = [[line["loss"] for line in step_lines(tmp_path / run)] for run in ("ray", "local")]
+    assert curves[0] == pytest.approx(curves[1], rel=2e-3)
+    assert on_ray["teacher_images_per_image"] == local["teacher_images_per_image"]
+    # Two workers, each of which reads what its half of a batch needs.
+    go(tiny(), tmp_path / "two", *kept, "execution.workers=2", "teacher_cache.fill=false", *NO_STATISTICS)
+    go(tiny(), tmp_path / "one", *kept, "teacher_cache.fill=false", *NO_STATISTICS)
+    assert_same_curve(step_lines(tmp_path / "two"), step_lines(tmp_path / "one"))
 
 
 class Killer(Quiet):

@@ -43,9 +43,12 @@ def searching(tiny):
 
 def test_a_sweep_leaves_a_recipe_that_gives_its_figure_again(searching, tmp_path, cluster, capsys):
     path, url = searching(SEARCH), str(tmp_path / "sweep")
-    tune_recipe(str(path), [], url)
+    tune_recipe(str(path), [f"teacher_cache.url={tmp_path}/kept"], url)
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"{url}/best.yaml"
+    # Before the first trial, so that no two ask for the same.
+    assert "teacher outputs 3 of 3" in out
+    assert len(list((tmp_path / "kept").iterdir())) == 3
     found = json.loads((tmp_path / "sweep/sweep.json").read_text())
     assert len(found["trials"]) == 3
     assert (found["arm"], found["best"]) == ("student", found["trials"][0]["name"])
@@ -63,7 +66,7 @@ def test_a_sweep_leaves_a_recipe_that_gives_its_figure_again(searching, tmp_path
     # All trials are done: the same command only says so.
     weights = sorted((tmp_path / "sweep").glob("arms/*/result.json"))
     before = [file.stat().st_mtime_ns for file in weights]
-    tune_recipe(str(path), [], url)
+    tune_recipe(str(path), [f"teacher_cache.url={tmp_path}/kept"], url)
     assert [file.stat().st_mtime_ns for file in weights] == before
 
 

@@ -61,7 +61,7 @@ class RayBackend(Backend):
         if not stages:
             return
         connect(recipe.execution)
-        check_shared(run_dir)
+        check_shared(run_dir, recipe)
         try:
             _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
         except RayError as error:
@@ -127,6 +127,8 @@ class _Run:
 
     def _workers(self, stage: Stage) -> int | tuple[int, int]:
         e = self.execution
+        if stage.kind == "outputs":
+            return 1
         if stage.kind == "specialist":
             return e.specialist_workers
         return e.workers if e.min_workers is None else (e.min_workers, e.max_workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kcframe.errors import KcframeError, PluginError, RunDirError
-from kcframe.recipe.schema import Execution
+from kcframe.recipe.schema import Execution, Recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RECIPE, RunDir
 
@@ -32,6 +33,7 @@ SETTINGS = {
 
 
 MANY = 1_000_000
+PROBE = ".seen"  # a file in the folder that keeps what teachers say, to see which machines see it
 
 
 class ClusterError(KcframeError):
@@ -166,21 +168,32 @@ def lacking(wanted: dict[str, float], workers: int) -> str | None:
     return f"{workers} worker{'s' if workers > 1 else ''} with {asked} each; there is room for {room}"
 
 
-def check_shared(run_dir: RunDir) -> None:
-    """RunDirError if the run directory is a local folder that some machine of the cluster does not see."""
-    if not run_dir.local:
+def check_shared(run_dir: RunDir, recipe: Recipe) -> None:
+    """RunDirError if the run directory, or the folder that keeps what teachers say, is a local one that some
+    machine of the cluster does not see."""
+    _check_shared(run_dir, RECIPE, "--run-dir")
+    if recipe.teacher_cache is not None:
+        store = RunDir(recipe.teacher_cache.url)
+        if store.local and not store.exists(PROBE):
+            store.write(PROBE, uuid.uuid4().hex)
+        _check_shared(store, PROBE, "teacher_cache.url")
+
+
+def _check_shared(folder: RunDir, file: str, option: str) -> None:
+    """file: one that lies in the folder. option: that names it."""
+    if not folder.local:
         return
     if ray.util.client.ray.is_connected():
         raise RunDirError(
-            f"{run_dir}: a folder of this machine, which a cluster behind ray:// does not see: give "
-            "--run-dir a URL that both reach (s3://…)"
+            f"{folder}: a folder of this machine, which a cluster behind ray:// does not see: give "
+            f"{option} a URL that both reach (s3://…)"
         )
     here = ray.get_runtime_context().get_node_id()
-    written = run_dir.read(RECIPE)
+    written = folder.read(file)
 
     def sees(url: str) -> bool:
         other = RunDir(url)
-        return other.exists(RECIPE) and other.read(RECIPE) == written
+        return other.exists(file) and other.read(file) == written
 
     task = ray.remote(sees)
     asked = {}
@@ -188,11 +201,11 @@ def check_shared(run_dir: RunDir) -> None:
         if node["Alive"] and node["NodeID"] != here:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[node["NodeManagerAddress"]] = task.options(num_cpus=0, scheduling_strategy=there).remote(
-                run_dir.url
+                folder.url
             )
     blind = [address for address, answer in asked.items() if not ray.get(answer)]
     if blind:
         raise RunDirError(
-            f"{run_dir}: a folder of this machine, but the cluster's {', '.join(blind)} cannot see it: give "
-            "--run-dir a URL that all of them reach (s3://…), or a shared file system"
+            f"{folder}: a folder of this machine, but the cluster's {', '.join(blind)} cannot see it: give "
+            f"{option} a URL that all of them reach (s3://…), or a shared file system"
         )

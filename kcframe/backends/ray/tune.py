@@ -57,7 +57,7 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
     The specialists must be there. Raises Interrupted if it was stopped; everything so far is kept.
     """
     connect(recipe.execution)
-    check_shared(run_dir)
+    check_shared(run_dir, recipe)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it says of a lost process, _Progress says
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     _Progress.say = staticmethod(say)

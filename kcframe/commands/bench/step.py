@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -16,6 +17,10 @@ from kcframe.assemble import build_objective, build_source, build_specialist, bu
 from kcframe.backends.local import choose_device
 from kcframe.commands.bench.figures import name_of, spread, waited_for, write_json
 from kcframe.engine.batches import Batch
+from kcframe.engine.outputs.ask import Need, View, fill
+from kcframe.engine.outputs.identity import identity
+from kcframe.engine.outputs.part import Part
+from kcframe.engine.outputs.router import KeptRouter
 from kcframe.engine.routing import Router
 from kcframe.engine.targets import SlotIndex, SlotTargets
 from kcframe.engine.train import Job, Trainer
@@ -26,7 +31,8 @@ from kcframe.recipe.schema import PluginRef, Recipe
 from kcframe.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
-STUDENT_ONLY, ROUTED, ALL = "student only", "+ routed teachers", "+ all teachers on all images"
+STUDENT_ONLY, KEPT = "student only", "+ what teachers said, kept"
+ROUTED, ALL = "+ routed teachers", "+ all teachers on all images"
 
 
 class _Silent:
@@ -65,19 +71,20 @@ def bench_step(
     dtype: str,
     json_file: str | None,
 ) -> None:
-    """Whole training steps on pictures from memory: without teachers, with routed ones, with all of them on
-    all images; and routing (sorting a batch, top-K, scatter) by itself."""
+    """Whole training steps on pictures from memory: without teachers, with what they said before, with routed
+    ones, with all of them on all images; and routing (sorting a batch, top-K, scatter) by itself."""
     world = World(device=choose_device(device))
     recipe = _recipe(batch, teachers, image_size, dtype)
     source = build_source(recipe)
     batches = _batches(source, batch, steps + 1)
-    ways = _trainers(recipe, source, world)
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, trainer in ways.items():
-            trainer.one_step(batches[0])  # warms up what the other ways have cooled
-            for each in batches[1:]:
-                times[way].append(waited_for(world.device, lambda t=trainer, b=each: t.one_step(b)))
+    with tempfile.TemporaryDirectory() as folder:
+        ways = _trainers(recipe, source, world, batches, folder)
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, trainer in ways.items():
+                trainer.one_step(batches[0])  # warms up what the other ways have cooled
+                for each in batches[1:]:
+                    times[way].append(waited_for(world.device, lambda t=trainer, b=each: t.one_step(b)))
     routing = [_routing(recipe, source, world, each) for each in batches[1:] for _ in range(rounds)]
     speeds = {way: [batch / seconds for seconds in values] for way, values in times.items()}
     middle = {way: median(values) for way, values in times.items()}
@@ -88,6 +95,7 @@ def bench_step(
         "teachers": teachers,
         "image_size": image_size,
         "images_per_second": {way: median(values) for way, values in speeds.items()},
+        "kept_over_student": middle[KEPT] / middle[STUDENT_ONLY],
         "routed_over_student": middle[ROUTED] / middle[STUDENT_ONLY],
         "all_over_routed": middle[ALL] / middle[ROUTED],
         "routing_share": median(routing) / middle[ROUTED],
@@ -124,12 +132,14 @@ def _batches(source: DataSource, size: int, num: int) -> list[Batch]:
     found = []
     for number in range(num):
         indices = torch.arange(number * size, (number + 1) * size) % len(images)
-        found.append(Batch(images.load(indices, None), images.labels.take(indices), size))
+        found.append(Batch(images.load(indices, None), images.labels.take(indices), size, indices=indices))
     return found
 
 
-def _trainers(recipe: Recipe, source: DataSource, world: World) -> dict[str, Trainer]:
-    """One for each way, with students that start alike."""
+def _trainers(
+    recipe: Recipe, source: DataSource, world: World, batches: list[Batch], folder: str
+) -> dict[str, Trainer]:
+    """One for each way, with students that start alike. folder: for what teachers say of the batches."""
     spec, taxonomy = recipe.arms["student"], source.taxonomy
     objective = build_objective(spec.objective)
 
@@ -159,9 +169,22 @@ def _trainers(recipe: Recipe, source: DataSource, world: World) -> dict[str, Tra
         made.student.train()
         return made
 
+    def kept(asked: list[Teacher], *how: Any) -> KeptRouter:
+        images = torch.cat([each.indices for each in batches]).unique()
+        labels = source.split("train").labels
+        needs = []
+        for teacher in asked:
+            own = images[torch.isin(labels.take(images).classes, teacher.label_map)]
+            about = identity(teacher, {}, spec.train.precision)
+            width = min(objective.num_kept, len(teacher.label_map))
+            needs.append(Need(Part(RunDir(folder), about, own, width), teacher, 1))
+        fill(needs, View(source.split("train"), 0), world.device)
+        return KeptRouter(asked, *how, [need.part for need in needs], 0)
+
     labels_only = PluginRef(name="hard-bce")
     return {
         STUDENT_ONLY: trainer(labels_only, None),
+        KEPT: trainer(spec.objective, kept),
         ROUTED: trainer(spec.objective, Router),
         ALL: trainer(spec.objective, _AskAll),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -52,8 +53,15 @@ class Onnx(TeacherSource):
                 mean=options.mean,
                 std=options.std,
                 input_size=network.signature.input_size,
+                fingerprint=self._fingerprint(context),
             )
         ]
+
+    def _fingerprint(self, context: TeacherContext) -> str:
+        """Of the file and of how it is run: torch holds no weights of it."""
+        file = hashlib.sha256(context.read(self.options.path)).hexdigest()
+        how = self.options.model_dump_json(exclude={"path", "name", "label_map", "providers"})
+        return f"{file} {how}"
 
     def _fitted(
         self, context: TeacherContext, providers: Sequence[str] | None
