@@ -39,6 +39,10 @@ PLUGIN = click.option(
 )
 
 
+BACKEND = click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
+ADDRESS = click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kcframe.__version__, prog_name="kcframe")
 def cli() -> None:
@@ -50,8 +54,8 @@ def cli() -> None:
 @SET
 @PLUGIN
 @click.option("--run-dir", metavar="URL", help="Where the run is kept (any fsspec URL). Default: runs/NAME.")
-@click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
-@click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
+@BACKEND
+@ADDRESS
 @click.option("--workers", metavar="N", help="Workers of a student; with it the backend is ray.")
 @click.option(
     "--log",
@@ -82,8 +86,8 @@ def run(
 @PLUGIN
 @click.option("--run-dir", metavar="URL", help="Of the run whose specialists are asked. Default: runs/NAME.")
 @click.option("--url", metavar="URL", help="Where outputs are kept: short for --set teacher_cache.url=…")
-@click.option("--backend", metavar="NAME", help="local, or ray: short for --set execution.backend=…")
-@click.option("--address", metavar="ADDRESS", help="The Ray cluster's; with it the backend is ray.")
+@BACKEND
+@ADDRESS
 @click.option("--verify", is_flag=True, help="Read all that is kept, and ask again about a sample of it.")
 @click.option(
     "--samples",

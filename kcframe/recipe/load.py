@@ -20,7 +20,7 @@ from kcframe.recipe.document import (
     parse_overrides,
     read_document,
 )
-from kcframe.recipe.schema import Recipe
+from kcframe.recipe.schema import Recipe, Student
 from kcframe.recipe.search import searched_arm, with_values
 
 
@@ -99,7 +99,11 @@ class _Checker:
             own = Document({}, own.origins)
         if not isinstance(own.tree, dict):
             return own.tree
-        return overlay(student, own, self.known_options).tree
+        tree = overlay(student, own, self.known_options).tree
+        # Written out, so that their options are too: a run's own recipe.yaml is the same recipe.
+        defaults = {field: Student.model_fields[field].default for field in ("pacing", "teachers")}
+        named = {"pacing": defaults["pacing"].name, "teachers": [ref.name for ref in defaults["teachers"]]}
+        return {**named, **tree}
 
     def validate(self, model: type[BaseModel], tree: Any, place, extra: Sequence[str] = ()) -> Any:
         """Check a tree against a model and its plugins against theirs, filling in options' defaults."""

@@ -105,4 +105,6 @@ def cell(figure: str, values: Sequence[float | None]) -> str:
         return f"{values[0] / 1e6:.2f}M"
     if len(values) == 1:
         return f"{values[0]:.1f}"
-    return f"{mean(values):.1f}±{stdev(values):.1f}"
+    # Far below the baseline tenths are noise, and would not fit.
+    digits = 0 if figure == "gap_closed" and abs(mean(values)) >= 100 else 1
+    return f"{mean(values):.{digits}f}±{stdev(values):.{digits}f}"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kcframe.backends.ray.tune import arm_of, sweep
-from kcframe.commands.tune import tune_recipe
+from kcframe.commands.tune import _that_learn, tune_recipe
 from kcframe.errors import RecipeError, RunDirError
 from kcframe.pipeline import run, train
 from kcframe.recipe.load import load_recipe
@@ -48,7 +48,7 @@ def test_a_sweep_leaves_a_recipe_that_gives_its_figure_again(searching, tmp_path
     assert out.splitlines()[-1] == f"{url}/best.yaml"
     # Before the first trial, so that no two ask for the same.
     assert "teacher outputs 3 of 3" in out
-    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert len(list((tmp_path / "kept").glob("vertical*"))) == 3
     found = json.loads((tmp_path / "sweep/sweep.json").read_text())
     assert len(found["trials"]) == 3
     assert (found["arm"], found["best"]) == ("student", found["trials"][0]["name"])
@@ -123,6 +123,18 @@ def test_groups_of_workers_take_turns_and_a_changed_sweep_is_refused(searching, 
 def test_a_recipe_without_a_search_says_how_to_write_one(tiny):
     with pytest.raises(RecipeError, match="search: is missing"):
         tune_recipe(str(tiny()), [], None)
+
+
+def test_teachers_are_asked_first_for_all_that_a_trial_may_want(searching):
+    fields = {
+        "objective.options.k": {"choice": [3, 40]},
+        "train.epochs": {"low": 2, "high": 9, "integer": True},
+        "train.learning_rate": {"low": 0.1, "high": 1},
+    }
+    arms = _that_learn(load_recipe(str(searching({"fields": fields})), installed())).arms.values()
+    assert {arm.train.epochs for arm in arms} == {2, 3, 9}
+    assert {arm.objective.options["k"] for arm in arms} == {3, 40, 100}
+    assert len({arm.train.learning_rate for arm in arms}) == 1
 
 
 def test_an_arm_with_values(searching):

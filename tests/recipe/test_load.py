@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kcframe.errors import RecipeError
 from kcframe.recipe.load import load_recipe
@@ -308,3 +309,10 @@ def test_validating_imports_neither_torch_nor_ray(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "self-paced" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["quickstart", "unicode-2k", "openimages"])
+def test_a_recipe_as_runs_write_it_down_is_the_same_recipe(name, tmp_path):
+    recipe = load_recipe(str(RECIPES[0].parent / f"{name}.yaml"), installed())
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    assert load_recipe(str(tmp_path / "again.yaml"), installed()).model_dump() == recipe.model_dump()
