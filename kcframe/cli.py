@@ -54,6 +54,7 @@ def cli() -> None:
 @SET
 @PLUGIN
 @click.option("--run-dir", metavar="URL", help="Where the run is kept (any fsspec URL). Default: runs/NAME.")
+@click.option("--arm", "arms", multiple=True, metavar="NAME", help="Only this arm. May be repeated.")
 @BACKEND
 @ADDRESS
 @click.option("--workers", metavar="N", help="Workers of a student; with it the backend is ray.")
@@ -68,6 +69,7 @@ def run(
     recipe: str,
     overrides: tuple[str, ...],
     run_dir: str | None,
+    arms: tuple[str, ...],
     backend: str | None,
     address: str | None,
     workers: str | None,
@@ -77,7 +79,8 @@ def run(
     from kcframe.commands.run import execution_overrides, run_recipe
 
     logged = [f"callbacks=[{', '.join(trackers)}]"] if trackers else []
-    run_recipe(recipe, (*overrides, *execution_overrides(backend, address, workers), *logged), run_dir)
+    given = (*overrides, *execution_overrides(backend, address, workers), *logged)
+    run_recipe(recipe, given, run_dir, arms)
 
 
 @cli.command()

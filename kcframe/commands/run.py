@@ -10,16 +10,22 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 
-from kcframe.errors import Interrupted
+from kcframe.errors import Interrupted, RecipeError, did_you_mean
 from kcframe.recipe.load import load_recipe
+from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
-from kcframe.run_dir import REPORT, RunDir
+from kcframe.run_dir import REPORT, RESULT, RunDir, arm_folder
 
 
-def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -> None:
-    """Run a recipe to its end, print its table, and as the last line the run directory."""
+def run_recipe(
+    source: str, overrides: Sequence[str], run_dir_url: str | None, arms: Sequence[str] = ()
+) -> None:
+    """Run a recipe to its end, print its table, and as the last line the run directory. arms: these alone,
+    beside those that are finished."""
     recipe = load_recipe(source, installed(), overrides)
     run_dir = RunDir(run_dir_url or f"runs/{recipe.name}")
+    if arms:
+        recipe = with_arms(recipe, arms, run_dir)
     console = Console()
     console.print(
         f"{recipe.name}: seed {recipe.seed}, run directory {run_dir}", markup=False, highlight=False
@@ -38,6 +44,21 @@ def run_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -
         console.print(table)
     click.echo(f"report: {run_dir.path(REPORT)}")
     click.echo(run_dir)
+
+
+def with_arms(recipe: Recipe, names: Sequence[str], run_dir: RunDir) -> Recipe:
+    """The recipe with some of its arms, and those that are finished, which stay in the table. RecipeError if
+    it has no arm of a name."""
+    for name in names:
+        if name not in recipe.arms:
+            raise RecipeError(f"--arm: the recipe has no arm '{name}'; {did_you_mean(name, recipe.arms)}")
+    kept = {
+        name: spec
+        for name, spec in recipe.arms.items()
+        if name in names or run_dir.exists(f"{arm_folder(name)}/{RESULT}")
+    }
+    baseline = recipe.baseline if recipe.baseline in kept else None
+    return recipe.model_copy(update={"arms": kept, "baseline": baseline, "search": None})
 
 
 def execution_overrides(backend: str | None, address: str | None, workers: str | None) -> list[str]:
