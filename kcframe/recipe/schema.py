@@ -8,9 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\\:\s][^/\\:]*$")]
+
+def _of_a_folder(name: str) -> str:
+    if set("/\\:") & set(name) or name[0].isspace():
+        raise ValueError(r"a name has no / \ or : in it, and does not begin with a space")
+    return name
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_of_a_folder)]
 
 
 class Section(BaseModel):

@@ -233,7 +233,7 @@ MALFORMED = {
         "no arm 'generalits'; did you",
     ),
     "arms alike": (GOOD + "  Full: {}\n", "'full' and 'Full' differ only in case"),
-    "slash in an arm": (GOOD + "  a/b: {}\n", "arms.a/b.*: String should match pattern"),
+    "slash in an arm": (GOOD + "  a/b: {}\n", "arms.a/b: a name has no / "),
     "arm unknown field": (
         GOOD + "  more: {objektive: hard-bce}\n",
         "arms.more.objektive: unknown.*'objective'",
