@@ -68,7 +68,7 @@ def test_step(tmp_path):
     small = ("--rounds", 1, "--steps", 2, "--batch", 4, "--teachers", 2, "--image-size", 32)
     call("step", *small, "--json", tmp_path / "f.json")
     found = json.loads((tmp_path / "f.json").read_text())
-    ways = ["student only", "+ routed teachers", "+ all teachers on all images"]
+    ways = ["student only", "+ what teachers said, kept", "+ routed teachers", "+ all teachers on all images"]
     assert [row["way"] for row in found["rows"]] == ways == list(found["images_per_second"])
     assert all(len(row["seconds"]) == 2 for row in found["rows"])
     assert 0 < found["routing_share"] < 1

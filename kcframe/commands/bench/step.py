@@ -171,13 +171,13 @@ def _trainers(
 
     def kept(asked: list[Teacher], *how: Any) -> KeptRouter:
         images = torch.cat([each.indices for each in batches]).unique()
-        labels = source.split("train").labels
+        labels = source.split("train").labels.take(images)
         needs = []
         for teacher in asked:
-            own = images[torch.isin(labels.take(images).classes, teacher.label_map)]
-            about = identity(teacher, {}, spec.train.precision)
-            width = min(objective.num_kept, len(teacher.label_map))
-            needs.append(Need(Part(RunDir(folder), about, own, width), teacher, 1))
+            own = images[labels.rows()[torch.isin(labels.classes, teacher.label_map)].unique()]
+            about, outputs = identity(teacher, {}, spec.train.precision), len(teacher.label_map)
+            width = min(objective.num_kept, outputs)
+            needs.append(Need(Part(RunDir(folder), about, own, width, outputs), teacher, 1))
         fill(needs, View(source.split("train"), 0), world.device)
         return KeptRouter(asked, *how, [need.part for need in needs], 0)
 
