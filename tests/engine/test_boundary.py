@@ -150,11 +150,13 @@ def test_a_strange_plugin_is_named_with_its_line(case, tiny, tmp_path, monkeypat
     path = tiny("specialists=null", "arms.generalist.train.epochs=1")
     if kind != "teacher":
         path = tiny("specialists=null", "arms.generalist.train.epochs=1", "arms.student.objective=hard-bce")
-    recipe = load_recipe(str(path), installed(), [f"{place}={{name: strange, options: {{}}}}"])
+    named = "{name: strange, options: {}}"
+    given = f"arms.student.teachers=[{named}]" if kind == "teacher" else f"{place}={named}"
+    recipe = load_recipe(str(path), installed(), [given])
     watcher = Quiet()
     with pytest.raises(PluginError, match=said) as raised:
         run(recipe, RunDir(tmp_path / "run"), watcher, watcher.say, watcher.should_stop)
-    assert f"--set {place}=" in str(raised.value)
+    assert f"--set {place.removesuffix('.0')}=" in str(raised.value)
     assert f"{place}: {kind} 'strange' of kcframe-strange 0.3" in str(raised.value)
 
 
