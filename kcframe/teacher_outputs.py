@@ -101,7 +101,7 @@ def outputs_of(recipe: Recipe, source: DataSource, run_dir: RunDir, arms: Sequen
                 width = max(width, found[start].part.width)
                 asked, epochs = found[start].part.images, found[start].epochs
             else:
-                asked, epochs = _that_ask(teacher, likely, source.taxonomy.num_classes), 0
+                asked, epochs = that_ask(teacher, likely, source.taxonomy.num_classes), 0
             found[start] = Need(
                 Part(store, about, asked, width, outputs), teacher, max(epochs, spec.train.epochs)
             )
@@ -130,7 +130,7 @@ def _spans_verticals(teacher: Teacher, taxonomy: Taxonomy) -> bool:
     return len(standing) > 1
 
 
-def _that_ask(teacher: Teacher, labels: Labels, num_classes: int) -> Tensor:
+def that_ask(teacher: Teacher, labels: Labels, num_classes: int) -> Tensor:
     """int64, ascending: the images with a label that the teacher knows (see `Router.assign`)."""
     known = torch.zeros(num_classes, dtype=torch.bool)
     known[teacher.label_map.cpu()] = True
@@ -162,19 +162,20 @@ def keep_outputs(
     there, if it does not."""
     if not recipe.teacher_cache.fill:
         kept_already(outputs, view.seed)
+        return 0
     return fill(outputs.needs, view, world.device, recipe.execution.loader_workers, share, told, should_stop)
 
 
 def kept_already(outputs: Outputs, seed: int) -> None:
     """DataError, with what differs from what is there, if anything is missing."""
     for need in outputs.needs:
-        if need.part.missing(seed, need.epochs):
-            raise DataError(_refused(need, seed))
+        if lacking := need.part.missing(seed, need.epochs):
+            raise DataError(_refused(need, seed, lacking))
 
 
-def _refused(need: Need, seed: int) -> str:
+def _refused(need: Need, seed: int, lacking: Sequence[tuple[int, int]]) -> str:
+    """lacking: (epoch, number) of the files that are missing."""
     part = need.part
-    lacking = part.missing(seed, need.epochs)
     said = f"teacher_cache: {part.store}: has no outputs of teacher '{part.teacher}'"
     if len(lacking) < need.epochs * part.num_files:
         said += f" for epoch {lacking[0][0] + 1} of seed {seed}"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kcframe.commands.run import execution_overrides, stop_on_signal
-from kcframe.engine.outputs.ask import Compared, compare
-from kcframe.engine.outputs.part import Part
 from kcframe.errors import Interrupted, RecipeError
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
 from kcframe.run_dir import RunDir
 from kcframe.storage import without_secrets
+
+if TYPE_CHECKING:
+    from kcframe.engine.outputs.part import Part
+    from kcframe.interfaces.data import DataSource
 
 BYTES = 4 + 2  # of an output: its class, its logit
 
@@ -67,7 +69,7 @@ def cache_outputs(
     _show(recipe, data, run_dir, console)
 
 
-def _show(recipe: Recipe, data, run_dir: RunDir, console: Console) -> None:
+def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -> None:
     from kcframe.teacher_outputs import asking, outputs_of
 
     table = _table("what teachers said", "epochs", "files", "MB")
@@ -84,16 +86,16 @@ def _show(recipe: Recipe, data, run_dir: RunDir, console: Console) -> None:
     click.echo(without_secrets(recipe.teacher_cache.url))
 
 
-def _verify(recipe: Recipe, data, run_dir: RunDir, samples: int, console: Console) -> None:
+def _verify(recipe: Recipe, data: DataSource, run_dir: RunDir, samples: int, console: Console) -> None:
     from kcframe.backends.local import choose_device
+    from kcframe.engine.outputs.ask import compare
     from kcframe.teacher_outputs import asking, check_teacher_cache, kept_already, outputs_of, view_of
 
     check_teacher_cache(recipe)
     outputs = outputs_of(recipe, data, run_dir, asking(recipe))
     kept_already(outputs, recipe.seed)
     table = _table("what teachers said, and say when asked again", "files", "asked again", "differs by")
-    device: torch.device = choose_device(recipe.execution.device)
-    found: Compared
+    device = choose_device(recipe.execution.device)
     for found in compare(outputs.needs, view_of(recipe, data), device, samples, whole=True):
         table.add_row(*_row(found.part), f"{found.files:,}", f"{found.images:,}", f"{found.largest:.2g}")
     console.print(table)

@@ -70,9 +70,9 @@ class Router:
             finite(teacher, "forward", logits)
         return teacher.label_map, logits
 
-    def scaled(self, column: int, named: Tensor, temperature_scale: Tensor) -> Tensor:
-        """What the temperature of each class that a teacher named is multiplied by."""
-        return temperature_scale[named]
+    def scaled(self, column: int, temperature_scale: Tensor) -> Tensor:
+        """What a teacher's temperatures are multiplied by: [C], or one number for all of its classes."""
+        return temperature_scale[self.teachers[column].label_map]
 
     @torch.inference_mode()
     def __call__(
@@ -96,7 +96,7 @@ class Router:
                 continue
             self.teacher_images += len(own)
             named, logits = self.ask(column, own, images, epoch, indices)
-            scale = () if temperature_scale is None else (self.scaled(column, named, temperature_scale),)
+            scale = () if temperature_scale is None else (self.scaled(column, temperature_scale),)
             said = self.soften(logits, *scale)
             named = named.expand_as(said)
             kept = self.num_kept

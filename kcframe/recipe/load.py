@@ -23,6 +23,12 @@ from kcframe.recipe.document import (
 from kcframe.recipe.schema import Recipe, Student
 from kcframe.recipe.search import searched_arm, with_values
 
+# Of an arm; written out, so that their options are too: a run's own recipe.yaml is the same recipe.
+DEFAULTS = {
+    "pacing": Student.model_fields["pacing"].default.name,
+    "teachers": [ref.name for ref in Student.model_fields["teachers"].default],
+}
+
 
 class Catalog(Protocol):
     """What a recipe's check needs to know of the installed plugins."""
@@ -99,11 +105,7 @@ class _Checker:
             own = Document({}, own.origins)
         if not isinstance(own.tree, dict):
             return own.tree
-        tree = overlay(student, own, self.known_options).tree
-        # Written out, so that their options are too: a run's own recipe.yaml is the same recipe.
-        defaults = {field: Student.model_fields[field].default for field in ("pacing", "teachers")}
-        named = {"pacing": defaults["pacing"].name, "teachers": [ref.name for ref in defaults["teachers"]]}
-        return {**named, **tree}
+        return {**DEFAULTS, **overlay(student, own, self.known_options).tree}
 
     def validate(self, model: type[BaseModel], tree: Any, place, extra: Sequence[str] = ()) -> Any:
         """Check a tree against a model and its plugins against theirs, filling in options' defaults."""

@@ -30,6 +30,7 @@ from kcframe.interfaces.teacher import Teacher
 from kcframe.recipe.schema import PluginRef, Recipe
 from kcframe.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
+from kcframe.teacher_outputs import that_ask
 
 STUDENT_ONLY, KEPT = "student only", "+ what teachers said, kept"
 ROUTED, ALL = "+ routed teachers", "+ all teachers on all images"
@@ -174,7 +175,7 @@ def _trainers(
         labels = source.split("train").labels.take(images)
         needs = []
         for teacher in asked:
-            own = images[labels.rows()[torch.isin(labels.classes, teacher.label_map)].unique()]
+            own = images[that_ask(teacher, labels, taxonomy.num_classes)]
             about, outputs = identity(teacher, {}, spec.train.precision), len(teacher.label_map)
             width = min(objective.num_kept, outputs)
             needs.append(Need(Part(RunDir(folder), about, own, width, outputs), teacher, 1))

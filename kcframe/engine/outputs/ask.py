@@ -153,15 +153,16 @@ def compare(
     for need in needs:
         part = need.part
         found = Compared(part, 0, 0, 0.0)
-        for epoch in range(need.epochs if whole else min(need.epochs, 1)):
-            # Not whole: of one file, so that no other is fetched.
-            some = part.images if whole else part.own(part.num_files // 2)
-            chosen = some[torch.linspace(0, len(some) - 1, min(samples, len(some))).round().long().unique()]
-            for number in range(part.num_files):
+        numbers, epochs, some = range(part.num_files), range(need.epochs), part.images
+        if not whole:
+            # Of one file, so that no other is fetched.
+            middle = part.num_files // 2
+            numbers, epochs, some = numbers[middle:][:1], epochs[:1], part.own(middle)
+        chosen = some[torch.linspace(0, len(some) - 1, min(samples, len(some))).round().long().unique()]
+        for epoch in epochs:
+            for number in numbers:
                 own = part.own(number)
                 asked = chosen[torch.isin(chosen, own)]
-                if not whole and not len(asked):
-                    continue
                 kept = part.read(view.seed, epoch, number, whole)
                 found.files += 1
                 for images in asked.split(PICTURES):

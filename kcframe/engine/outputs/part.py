@@ -17,6 +17,7 @@ import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -72,7 +73,7 @@ class Part:
     def teacher(self) -> str:
         return self.about["teacher"]["name"]
 
-    @property
+    @cached_property
     def folder(self) -> str:
         return f"{prefix(self.about)}{self.width}"
 
@@ -97,9 +98,10 @@ class Part:
 
     def missing(self, seed: int, epochs: int) -> list[tuple[int, int]]:
         """(epoch, number) of the files that are not there."""
-        there = set(self.store.files_below(f"{self.folder}/seed-{seed}"))
+        folder = f"{self.folder}/seed-{seed}"
+        there = {f"{folder}/{name}" for name in self.store.files_below(folder)}
         wanted = ((epoch, number) for epoch in range(epochs) for number in range(self.num_files))
-        return [each for each in wanted if f"epoch-{each[0]:04}/{_file(each[1])}" not in there]
+        return [each for each in wanted if self.name(seed, *each) not in there]
 
     def write(self, seed: int, epoch: int, number: int, kept: Kept) -> None:
         """A file is there whole or not at all, and after its manifest."""
@@ -168,12 +170,9 @@ class Part:
     def _marks(self, seed: int, epoch: int, number: int) -> dict[str, str]:
         return {"of": short(self.about), "seed": str(seed), "epoch": str(epoch), "number": str(number)}
 
-    def _epoch(self, seed: int, epoch: int) -> str:
-        return f"{self.folder}/seed-{seed}/epoch-{epoch:04}"
-
     def name(self, seed: int, epoch: int, number: int) -> str:
         """A file's, below the store."""
-        return f"{self._epoch(seed, epoch)}/{_file(number)}"
+        return f"{self.folder}/seed-{seed}/epoch-{epoch:04}/{number:05}.arrow"
 
 
 def prefix(about: dict[str, Any]) -> str:
@@ -184,10 +183,6 @@ def prefix(about: dict[str, Any]) -> str:
 def of_teacher(name: str) -> str:
     """What the names of a teacher's folders begin with."""
     return f"{quote(without_secrets(name), safe=' +_.,()&')[:100]}-"
-
-
-def _file(number: int) -> str:
-    return f"{number:05}.arrow"
 
 
 def _crc(kept: Kept) -> str:

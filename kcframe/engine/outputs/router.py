@@ -45,15 +45,14 @@ class KeptRouter(Router):
         named = label_map if classes is None else classes.to(self.device).long()
         return named, logits.to(self.device).float()
 
-    def scaled(self, column: int, named: Tensor, temperature_scale: Tensor) -> Tensor:
-        label_map, part = self.teachers[column].label_map, self.parts[column]
-        own = temperature_scale[label_map]
-        if part.whole:
+    def scaled(self, column: int, temperature_scale: Tensor) -> Tensor:
+        own = super().scaled(column, temperature_scale)
+        if self.parts[column].whole:
             return own
         if bool((own != own[0]).any()):
             raise TrainingError(
                 f"teacher '{self.teachers[column].name}' knows classes of verticals with different "
                 "temperatures, so which of its outputs are the most probable cannot be told from those that "
-                f"are kept: set teacher_cache.k to {len(label_map)}, to keep all, or leave teacher_cache out"
+                f"are kept: set teacher_cache.k to {len(own)}, to keep all, or leave teacher_cache out"
             )
         return own[0]
