@@ -61,11 +61,11 @@ def backward_by_block(
     for vertical in range(num_verticals):
         asked, share = targets(vertical), _shares(weights, vertical, batch_size)
         if closed_form.knows_closed_form(head, objective, vertical):
-            named, logits = closed_form.backward(
+            named, counted = closed_form.backward(
                 head, objective, leaf, vertical, asked, share, workspace, filter_error
             )
         else:
-            named, logits = _by_autograd(head, objective, leaf, vertical, asked, share)
+            named, counted = _by_autograd(head, objective, leaf, vertical, asked, share)
         if isinstance(weights, Mapping) and (strange := sorted(set(weights) - set(named))):
             raise PluginError(
                 f"{label(head.pacing)}: weights() weighs the term '{strange[0]}', which {label(objective)} "
@@ -74,8 +74,8 @@ def backward_by_block(
         for name, term in named.items():
             row = terms.setdefault(name, torch.zeros(num_verticals, device=features.device))
             row[vertical] = term.sum() / batch_size
-        if head.pacing.uses_accuracy:
-            tallies.append(tally(logits, asked))
+        if counted is not None:
+            tallies.append(counted)
     if leaf.grad is not None:
         shared.backward(leaf.grad.to(shared.dtype))
     return Outcome(terms, torch.stack(tallies) if tallies else None)
@@ -101,7 +101,7 @@ def _by_autograd(
     vertical: int,
     targets: BlockTargets,
     share: Callable[[str], Tensor | float],
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """As `closed_form.backward`, for pacing and objectives that are plain PyTorch."""
     logits = _full(head.block(vertical, shared))
     named = named_terms(objective, "forward", len(logits), ask(objective, "forward", logits, targets))
@@ -113,7 +113,8 @@ def _by_autograd(
         weighed = term if image_weights is None else _weighed(term, image_weights, objective, head.pacing)
         loss = loss + weighed.sum() * share(name)
     loss.backward()
-    return {name: term.detach() for name, term in named.items()}, logits.detach()
+    counted = tally(logits.detach(), targets) if head.pacing.uses_accuracy else None
+    return {name: term.detach() for name, term in named.items()}, counted
 
 
 def _weighed(term: Tensor, shares: Tensor, objective: Objective, pacing: Pacing) -> Tensor:

@@ -1,8 +1,9 @@
 """A block's loss and gradients without autograd, where pacing and objective know theirs in closed form.
 
-Autograd would keep and read again some ten copies of the block [B, N_v]; here there are two, and what is
-done to them is done to a few images at a time, while they are in the cache. The classifier's three matrix
-products are then nearly all that is left. Shapes: B batch, H hidden units, N_v classes of the vertical.
+Autograd would keep and read again some ten copies of the block [B, N_v]; here there is one. What is done to
+it is done to a few images at a time, while they are in the cache, and their gradients take their logits'
+place. The classifier's three matrix products are then nearly all that is left. Shapes: B batch, H hidden
+units, N_v classes of the vertical.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from kcframe.engine.boundary import ask, ask_tensor, named_terms
 from kcframe.engine.gradient_filter import rows_that_matter
 from kcframe.engine.model import Head
+from kcframe.engine.progress import tally
 from kcframe.interfaces.objective import BlockTargets, Objective
 from kcframe.interfaces.pacing import Pacing
 
-TILE = 2**18
-"""Logits that are worked on at a time on a CPU: two tiles of float32 fill 2 MiB of cache."""
+TILE = 2**19
+"""Logits that are worked on at a time on a CPU: 2 MiB of float32 and as much of their gradients."""
 
 
 class Workspace:
@@ -63,12 +65,12 @@ def backward(
     share: Callable[[str], Tensor | float],
     workspace: Workspace,
     filter_error: float | None,
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """Add a block's gradients to the parameters and to `shared`, as autograd would.
 
     shared: [B, D'], a leaf. share: the name of a term -> what it is multiplied by in the loss. filter_error:
-    see `gradient_filter`; None: every image counts. Returns the terms, each [B], and the paced logits
-    [B, N_v], which the next block will overwrite.
+    see `gradient_filter`; None: every image counts. Returns the terms, each [B], and the block's `tally`
+    (None if the pacing does not ask for accuracies).
     """
     classifier, pacing = head.classifiers[vertical], head.pacing
     filtered = filter_error is not None and head.expander.rowwise
@@ -77,14 +79,22 @@ def backward(
         hidden = _hidden(head, vertical, shared)
     with torch.no_grad(), torch.autocast(shared.device.type, enabled=False):
         fixed, weight = hidden.detach().to(dtype), classifier.weight.to(dtype)
-        paced = _logits(fixed, weight, classifier.bias, workspace)
-        gradient = workspace.block("gradient", *paced.shape, paced)
+        block = _logits(fixed, weight, classifier.bias, workspace)
         parts: list[dict[str, Tensor]] = []
-        for rows, aimed in _tiles(targets, paced):
-            saved = ask(pacing, "forward_", paced[rows], vertical)
-            terms = ask(objective, "gradient", paced[rows], aimed, share, gradient[rows])
-            parts.append(named_terms(objective, "gradient", len(paced[rows]), terms))
-            ask(pacing, "pull_back_", gradient[rows], paced[rows], vertical, saved)
+        tallies = []
+        for rows, aimed in _tiles(targets, block):
+            paced = block[rows]
+            gradient = workspace.block("gradient", *paced.shape, paced)
+            saved = ask(pacing, "forward_", paced, vertical)
+            terms = ask(objective, "gradient", paced, aimed, share, gradient)
+            parts.append(named_terms(objective, "gradient", len(paced), terms))
+            if pacing.uses_accuracy:
+                tallies.append(tally(paced, aimed))
+            ask(pacing, "pull_back_", gradient, paced, vertical, saved)
+            if len(paced) < len(block):
+                paced.copy_(gradient)
+        if len(parts) > 1:
+            gradient = block
         if classifier.bias is not None and classifier.bias.requires_grad:
             _add(classifier.bias, gradient.sum(0))
         kept = rows_that_matter(gradient, fixed, filter_error) if filtered else None
@@ -97,7 +107,8 @@ def backward(
         hidden = _hidden(head, vertical, shared[kept])
     if hidden.requires_grad and len(back):
         hidden.backward(back)
-    return {name: torch.cat([part[name].view(-1) for part in parts]) for name in parts[0]}, paced
+    terms = {name: torch.cat([part[name].view(-1) for part in parts]) for name in parts[0]}
+    return terms, sum(tallies) if tallies else None
 
 
 def _format_of_products(shared: Tensor) -> torch.dtype:

@@ -11,6 +11,7 @@ entries that are known, and nothing else; what teachers say of the others counts
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +21,32 @@ from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.interfaces.options import PluginOptions
 
+Weighed: TypeAlias = tuple[SparseTargets, Tensor | float]
+"""Targets and what their loss is multiplied by."""
+
+CERTAIN = 2.0
+"""A logit above which 1 - s(y) has lost digits."""
+
 
 def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
     """Sigmoid cross-entropy of logits [B, N_v], summed over the classes: [B]."""
     listed = targets.values * logits[targets.rows, targets.columns]
-    # torch's default threshold of 20 is off by 2e-9 there, more than float64's exactness.
-    return F.softplus(logits, threshold=40).sum(1).index_add(0, targets.rows, listed, alpha=-1)
+    return _softplus(logits).sum(1).index_add(0, targets.rows, listed, alpha=-1)
 
 
-def sparse_bce_gradient(logits: Tensor, targets: SparseTargets, share: Tensor | float, out: Tensor) -> None:
-    """share times the gradient of `sparse_bce`'s sum, s(y) - z, into out: [B, N_v]."""
-    torch.sigmoid(logits, out=out)
-    out[targets.rows, targets.columns] -= targets.values.to(out.dtype)
-    out.mul_(share)
+def sparse_bce_gradient(logits: Tensor, out: Tensor, *weighed: Weighed) -> list[Tensor]:
+    """`sparse_bce` of each of the targets, [B], and into out [B, N_v] the gradient of their weighed sum.
+
+    It is share * (s(y) - z), added up over the targets; what does not depend on them is computed once.
+    """
+    empty = _sigmoid_and_softplus(logits, out)
+    out.mul_(sum(share for _, share in weighed))
+    found = []
+    for targets, share in weighed:
+        place = targets.rows, targets.columns
+        out[place] -= (targets.values * share).to(out.dtype)
+        found.append(empty.index_add(0, targets.rows, targets.values * logits[place], alpha=-1))
+    return found
 
 
 def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
@@ -42,19 +56,36 @@ def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
     total = logits.new_zeros(len(logits))
     for entries, sign in ((targets.hard, 1.0), (targets.absent, 0.0)):
         y = logits[entries.rows, entries.columns]
-        total = total.index_add(0, entries.rows, F.softplus(y, threshold=40) - sign * entries.values * y)
+        total = total.index_add(0, entries.rows, _softplus(y) - sign * entries.values * y)
     return total
 
 
-def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | float, out: Tensor) -> None:
-    """share times the gradient of `hard_bce`'s sum into out: [B, N_v]."""
+def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | float, out: Tensor) -> Tensor:
+    """`hard_bce`, [B], and share times the gradient of its sum into out: [B, N_v]."""
     if targets.absent is None:
-        sparse_bce_gradient(logits, targets.hard, share, out)
-        return
+        return sparse_bce_gradient(logits, out, (targets.hard, share))[0]
     out.zero_()
     for entries, sign in ((targets.hard, 1.0), (targets.absent, 0.0)):
         place = entries.rows, entries.columns
         out[place] = ((logits[place].sigmoid() - sign * entries.values) * share).to(out.dtype)
+    return hard_bce(logits, targets)
+
+
+def _sigmoid_and_softplus(logits: Tensor, out: Tensor) -> Tensor:
+    """s(y) into out, and the sum of softplus(y) over the classes: [B]."""
+    torch.sigmoid(logits, out=out)
+    if logits.is_cuda:  # where memory is what takes time, and asking for the rows below would wait
+        return _softplus(logits).sum(1)
+    # -log(1 - s(y)) takes half the time of softplus.
+    total = out.neg().log1p_().sum(1).neg_()
+    sure = (logits.amax(1) > CERTAIN).nonzero().view(-1)
+    total[sure] = _softplus(logits[sure]).sum(1)
+    return total
+
+
+def _softplus(logits: Tensor) -> Tensor:
+    # torch's default threshold of 20 is off by 2e-9 there, more than float64's exactness.
+    return F.softplus(logits, threshold=40)
 
 
 class HardBce(Objective):
@@ -71,8 +102,7 @@ class HardBce(Objective):
     def gradient(
         self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
     ) -> dict[str, Tensor]:
-        hard_bce_gradient(logits, targets, share("hard"), out)
-        return {"hard": hard_bce(logits, targets)}
+        return {"hard": hard_bce_gradient(logits, targets, share("hard"), out)}
 
 
 class TopKBce(Objective):
@@ -110,11 +140,14 @@ class TopKBce(Objective):
         )
         same = isinstance(temperature, float) and temperature == 1.0
         softened = logits if same else logits / temperature
-        sparse_bce_gradient(softened, targets.soft, share("soft") / temperature, out)
-        terms = {"soft": sparse_bce(softened, targets.soft)}
-        if hard_weight:
-            hard = torch.empty_like(out)
-            hard_bce_gradient(logits, targets, hard_weight * share("hard"), hard)
+        soft = targets.soft, share("soft") / temperature
+        if not hard_weight:
+            return {"soft": sparse_bce_gradient(softened, out, soft)[0]}
+        hard_share = hard_weight * share("hard")
+        if same and targets.absent is None:
+            soft_term, hard_term = sparse_bce_gradient(logits, out, soft, (targets.hard, hard_share))
+        else:
+            (soft_term,), hard = sparse_bce_gradient(softened, out, soft), torch.empty_like(out)
+            hard_term = hard_bce_gradient(logits, targets, hard_share, hard)
             out.add_(hard)
-            terms["hard"] = hard_weight * hard_bce(logits, targets)
-        return terms
+        return {"soft": soft_term, "hard": hard_weight * hard_term}
