@@ -59,6 +59,15 @@ def _fused(groups: list[dict[str, Any]]) -> bool | None:
     return True if able else None
 
 
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load what `state_dict` gave, laid out in memory as the parameters are: a fused step relies on that."""
+    optimizer.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of a learning rate."""
     for group in optimizer.param_groups:

@@ -21,7 +21,13 @@ from kcframe.engine.closed_form import Workspace
 from kcframe.engine.evaluate import Evaluation
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
-from kcframe.engine.optimizer import build_optimizer, clip_gradients, learning_rate_at, set_learning_rate
+from kcframe.engine.optimizer import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate_at,
+    restore_optimizer,
+    set_learning_rate,
+)
 from kcframe.engine.pace import readings_of, temperatures_of, weights_of
 from kcframe.engine.progress import Smoothed
 from kcframe.engine.routing import Router
@@ -302,7 +308,7 @@ class Trainer:
         saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.path(self.checkpoint_name))
         self.student.load_state_dict(saved["model"])
         self.objective.load_state_dict(saved["objective"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        restore_optimizer(self.optimizer, saved["optimizer"])
         self.step = saved["step"]
         self.smoothed.restore(saved["smoothed"])
         torch.set_rng_state(saved["random"])

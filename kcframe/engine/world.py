@@ -38,7 +38,7 @@ class World:
             return
         waiting: list[Tensor] = []
         for tensor in tensors:
-            if tensor.numel() >= BUFFER:
+            if tensor.numel() >= BUFFER and tensor.is_contiguous():
                 self.all_reduce(tensor)
                 continue
             if waiting and (

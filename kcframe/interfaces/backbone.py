@@ -20,6 +20,9 @@ class Backbone(nn.Module, ABC):
             self.net = ...
             self.num_features = 512
         def forward(self, images): ...
+
+    Convolutions train a quarter faster, on a GPU in bfloat16 more, if the constructor ends with
+    `self.to(memory_format=torch.channels_last)`; then cut their maps with `flatten`, not with `view`.
     """
 
     name: ClassVar[str]

@@ -78,6 +78,7 @@ class InceptionV2(Backbone):
         self.num_features = width * side**2
         if options.weights is not None:
             load_weights(self, options.weights)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, S, S] -> features [B, D], D = 1024 or 9216."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from kcframe.builtin.backbones.options import SmallCnnOptions
@@ -36,6 +37,7 @@ class SmallCnn(Backbone):
             side = 1
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.num_features = width * side**2
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, S, S] -> features [B, D]."""

@@ -72,6 +72,7 @@ class TorchvisionBackbone(Backbone):
         if options.weights is not None:
             auxiliary = AUXILIARY if options.model in WITH_AUXILIARY else ()
             load_weights(self.network, options.weights, (f"{classifier}.", *auxiliary))
+        self.network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, 3, H, W] -> features [B, D]."""

@@ -95,9 +95,10 @@ class Timm(TeacherSource):
         sized = {"img_size": size} if size and found.about.get("fixed_input_size") else {}
         num_outputs, channels = len(found.label_map), found.channels
         try:
-            return timm.create_model(
+            model = timm.create_model(
                 options.model, pretrained=False, num_classes=num_outputs, in_chans=channels, **sized
             )
+            return model.to(memory_format=torch.channels_last)
         except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             asked = f"{channels} channels" + (f" and input_size {size}" if sized else "")
             raise DataError(f"timm cannot build '{options.model}' for {asked}: {error}") from None
