@@ -29,7 +29,7 @@ from kcframe.recipe.schema import PluginRef, Recipe, Specialists
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.registry import installed
 from kcframe.run_dir import WEIGHTS, RunDir, specialist_folder
-from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, explained, patiently
+from kcframe.storage import HOPELESS, PAUSES_AT_FIRST, explained, patiently, without_secrets
 from kcframe.taxonomy import Taxonomy
 
 
@@ -165,20 +165,22 @@ def read_file(url: str) -> bytes:
     now."""
     import fsspec
 
+    shown = without_secrets(url)
     try:
         storage, path = fsspec.url_to_fs(url)
         return patiently(lambda: storage.cat_file(path), PAUSES_AT_FIRST if "://" in url else ())
     except FileNotFoundError:
-        raise DataError(f"{url}: no such file") from None
+        raise DataError(f"{shown}: no such file") from None
     except (*HOPELESS, ImportError, ValueError) as error:
-        raise DataError(f"{url}: cannot be read: {explained(error)}") from None
+        raise DataError(f"{shown}: cannot be read: {explained(error)}") from None
     except Exception as error:  # each storage raises its own
-        raise StorageError(f"{url}: cannot be read: {explained(error)}") from error
+        raise StorageError(f"{shown}: cannot be read: {explained(error)}") from error
 
 
 def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Rebuild a saved specialist: (pictures in 0..1 -> logits, what its file says of it)."""
-    state, about = unpack_weights(read_file(url), url)
+    data, url = read_file(url), without_secrets(url)
+    state, about = unpack_weights(data, url)
     if about.get("kind") != "specialist":
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a specialist")
     try:

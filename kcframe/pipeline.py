@@ -151,7 +151,7 @@ def refuse_other_settings(stage: Stage, recipe: Recipe, run_dir: RunDir) -> None
     if not run_dir.exists(name):
         return
     before, now = run_dir.read_json(name)["settings"], settings_of(stage, recipe)
-    refuse_changes(run_dir, f"{stage}, trained", before, now, run_dir.path(stage.folder))
+    refuse_changes(run_dir, f"{stage}, trained", before, now, run_dir.shown(stage.folder))
 
 
 def prepare(recipe: Recipe, source: DataSource, run_dir: RunDir, say: Callable[[str], None]) -> None:

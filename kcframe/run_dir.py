@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from kcframe.errors import RunDirError, StorageError
-from kcframe.storage import PAUSES, PAUSES_AT_FIRST, explained, patiently, replacing
+from kcframe.storage import PAUSES, PAUSES_AT_FIRST, explained, patiently, replacing, without_secrets
 
 RECIPE, VERSIONS, TAXONOMY, DATA = "recipe.yaml", "versions.json", "taxonomy.json", "data.json"
 RESULTS, REPORT, SAMPLES = "results.json", "report.html", "samples/samples.json"
@@ -76,11 +76,15 @@ class RunDir:
         self._has_worked = False
 
     def __str__(self) -> str:
-        return self.url
+        return without_secrets(self.url)
 
     def path(self, name: str) -> str:
-        """URL of a file."""
+        """URL of a file, to be opened: user and password are in it if they are in the directory's."""
         return f"{self.url}/{name}"
+
+    def shown(self, name: str) -> str:
+        """URL of a file, as people may see it."""
+        return without_secrets(self.path(name))
 
     def exists(self, name: str) -> bool:
         return self._try(name, "looked for", lambda: self._fs.exists(self.path(name)))
@@ -94,7 +98,7 @@ class RunDir:
             return json.loads(self.read(name))
         except ValueError as error:
             raise RunDirError(
-                f"{self.path(name)}: damaged, not JSON ({error}); delete it to make it anew"
+                f"{self.shown(name)}: damaged, not JSON ({error}); delete it to make it anew"
             ) from None
 
     def write(self, name: str, content: bytes | str) -> None:
@@ -166,7 +170,7 @@ class RunDir:
             try:
                 self._filesystem = fsspec.url_to_fs(self.url)[0]
             except (ImportError, ValueError) as error:
-                raise RunDirError(f"run directory {self.url}: {error}") from None
+                raise RunDirError(f"run directory {self}: {error}") from None
         return self._filesystem
 
     def _try(self, name: str, done: str, action):
@@ -175,10 +179,10 @@ class RunDir:
             found = patiently(action, pauses)
         except FileNotFoundError:
             what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
-            raise RunDirError(f"{self.path(name)}: {what}") from None
+            raise RunDirError(f"{self.shown(name)}: {what}") from None
         except RunDirError:
             raise
         except Exception as error:  # each storage raises its own
-            raise StorageError(f"{self.path(name)}: cannot be {done}: {explained(error)}") from error
+            raise StorageError(f"{self.shown(name)}: cannot be {done}: {explained(error)}") from error
         self._has_worked = True
         return found

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from kcframe.errors import RunDirError
+from kcframe.assemble import load_specialist
+from kcframe.errors import KcframeError, RunDirError
 from kcframe.run_dir import RunDir, arm_folder, specialist_folder
 
 
@@ -62,3 +63,16 @@ def test_names_become_one_folder_each():
 def test_a_url_that_cannot_be_is_an_error_in_words(url):
     with pytest.raises(RunDirError, match="nosuchscheme"):
         RunDir(url).exists("x")
+
+
+def test_a_url_is_opened_with_its_password_and_shown_without():
+    there = RunDir("ftp://me:hidden@host/runs")
+    assert there.path("a/b") == "ftp://me:hidden@host/runs/a/b"
+    assert str(there) == "ftp://host/runs"
+    assert there.shown("a/b") == "ftp://host/runs/a/b"
+    wrong = "nosuchscheme://me:hidden@host/runs"
+    for refused in (lambda: RunDir(wrong).read("x"), lambda: load_specialist(f"{wrong}/x")):
+        with pytest.raises(KcframeError) as error:
+            refused()
+        assert "nosuchscheme" in str(error.value)
+        assert "hidden" not in str(error.value)

@@ -42,7 +42,7 @@ def run_recipe(
             raise Interrupted(f"{error}. Everything is saved: give the same command again to go on") from None
     for table in (*results_tables([results]), vertical_table(results)):
         console.print(table)
-    click.echo(f"report: {run_dir.path(REPORT)}")
+    click.echo(f"report: {run_dir.shown(REPORT)}")
     click.echo(run_dir)
 
 

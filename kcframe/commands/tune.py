@@ -71,8 +71,8 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
     kept = arm_of(recipe.model_copy(update={"execution": given.execution}), arm, best["values"])
     run_dir.write(BEST, _as_file(kept, best, len(trials)))
     console.print(sweep_table(trials))
-    click.echo(f"picture: {run_dir.path(SWEEP_FIGURE)}")
-    click.echo(run_dir.path(BEST))
+    click.echo(f"picture: {run_dir.shown(SWEEP_FIGURE)}")
+    click.echo(run_dir.shown(BEST))
 
 
 def _that_learn(recipe: Recipe) -> Recipe:

@@ -305,7 +305,7 @@ class Trainer:
         if not self.run_dir.exists(self.checkpoint_name):
             return
         self.bad.read(self.run_dir, self.job.folder, self.world.rank, self.world.size)
-        saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.path(self.checkpoint_name))
+        saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.shown(self.checkpoint_name))
         self.student.load_state_dict(saved["model"])
         self.objective.load_state_dict(saved["objective"])
         restore_optimizer(self.optimizer, saved["optimizer"])

@@ -45,7 +45,7 @@ def build_report(run_dir: RunDir) -> str:
         ],
     )
     run_dir.write(REPORT, page)
-    return run_dir.path(REPORT)
+    return run_dir.shown(REPORT)
 
 
 def write_figures(run_dir: RunDir, folder: Path, arms: Sequence[str] = ()) -> list[Path]:

@@ -92,7 +92,7 @@ def read_record(run_dir: RunDir) -> Record:
         try:
             parsed = [json.loads(line) for line in lines]
         except ValueError as error:
-            raise RunDirError(f"{run_dir.path(folder)}/{names.METRICS}: damaged ({error})") from None
+            raise RunDirError(f"{run_dir.shown(folder)}/{names.METRICS}: damaged ({error})") from None
         arms.append(Arm(name, figures, run_dir.read_json(f"{folder}/{names.RESULT}"), parsed))
     return Record(
         results,

@@ -176,7 +176,7 @@ def load(
     arm = choose_arm(run_dir, arm)
     taxonomy = Taxonomy.from_json(run_dir.read(TAXONOMY).decode())
     name = f"{arm_folder(arm)}/{WEIGHTS}"
-    url = run_dir.path(name)
+    url = run_dir.shown(name)
     state, about = unpack_weights(run_dir.read(name), url)
     return _built(state, about, url, arm, taxonomy, run_dir).to(device)
 

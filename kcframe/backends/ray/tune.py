@@ -123,7 +123,7 @@ def _refuse_other_sweep(recipe: Recipe, run_dir: RunDir) -> None:
             "a sweep that was begun",
             run_dir.read_json(SETTINGS),
             now,
-            f"{run_dir.path(NAME)} and {run_dir.path(SETTINGS)}",
+            f"{run_dir.shown(NAME)} and {run_dir.shown(SETTINGS)}",
         )
     run_dir.write_json(SETTINGS, now)
 
