@@ -18,12 +18,13 @@ from kcframe.backends.base import Watcher
 from kcframe.errors import PluginError, RecipeError, RunDirError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.data import DataSource
+from kcframe.parts import sample_indices
 from kcframe.recipe.schema import PluginRef, Recipe
 from kcframe.registry import installed
 from kcframe.report.build import build_report
 from kcframe.results import collect
 from kcframe.run_dir import RunDir
-from kcframe.stages import Stage, mark, refuse_changes, sample_indices, settings_of
+from kcframe.stages import Stage, mark, refuse_changes, settings_of
 from kcframe.taxonomy import Taxonomy
 from kcframe.teacher_outputs import asking, check_teacher_cache
 

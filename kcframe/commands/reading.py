@@ -10,9 +10,10 @@ from rich.table import Table
 from torch import Tensor
 
 from kcframe.interfaces.data import DataSource, ImageSet, known_images
+from kcframe.parts import parts_of
 from kcframe.pipeline import plan
 from kcframe.recipe.schema import Recipe
-from kcframe.stages import classes_of, parts_of
+from kcframe.stages import classes_of
 from kcframe.teacher_outputs import asking
 
 GIGA = 10**9  # as storage is billed

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kcframe.engine.checkpoint import pack, pack_weights, unpack, unpack_weights
+from kcframe.engine.optimizer import restore_optimizer
 from kcframe.errors import RunDirError
 
 
@@ -54,6 +55,33 @@ def test_a_real_optimizers_state_goes_on_as_if_never_saved():
     again.load_state_dict(saved["net"])
     other.load_state_dict(saved["optimizer"])
     step(again, other)
+    assert torch.equal(net.weight, again.weight)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_states_are_laid_out_as_their_weights_are(fused):
+    """A fused step goes through weights and states in the order of their memory."""
+
+    def network():
+        torch.manual_seed(0)
+        net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return net, torch.optim.AdamW(net.parameters(), lr=0.1, fused=fused)
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        generator = torch.Generator().manual_seed(1)
+        net(torch.rand(2, 3, 5, 5, generator=generator)).pow(2).sum().backward()
+        optimizer.step()
+
+    net, optimizer = network()
+    step(net, optimizer)
+    saved = unpack(pack({"net": net.state_dict(), "optimizer": optimizer.state_dict()}), "x")
+    step(net, optimizer)
+    again, other = network()
+    again.load_state_dict(saved["net"])
+    restore_optimizer(other, saved["optimizer"])
+    step(again, other)
+    assert not net.weight.is_contiguous()
     assert torch.equal(net.weight, again.weight)
 
 

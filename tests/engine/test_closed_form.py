@@ -8,7 +8,7 @@ import torch
 
 from kcframe.builtin.expanders.layers import FcSc
 from kcframe.builtin.expanders.options import FcOptions
-from kcframe.builtin.objectives.bce import HardBce, TopKBce
+from kcframe.builtin.objectives.bce import HardBce, TopKBce, sparse_bce_gradient
 from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.builtin.pacing.options import SelfPacedOptions
 from kcframe.builtin.pacing.self_paced import SelfPaced
@@ -19,6 +19,7 @@ from kcframe.engine.gradient_filter import rows_that_matter
 from kcframe.engine.model import Head
 from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.errors import PluginError
+from kcframe.interfaces.objective import SparseTargets
 from kcframe.interfaces.options import PluginOptions
 from kcframe.taxonomy import Taxonomy
 
@@ -83,6 +84,46 @@ def test_float32_gives_what_float64_gives(head, tile, monkeypatch):
     backward_by_block(head, objective, features, targets(), None, BATCH)
     exact = {"features": features.grad} | {n: p.grad for n, p in head.named_parameters()}
     assert relative({n: g.double() for n, g in found.items()}, exact) < 1e-5
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("tile", [1, 100, closed_form.TILE])
+def test_loss_and_accuracies_are_those_of_autograd(head, tile, temperature, monkeypatch):
+    """Gradients take their logits' place, a tile at a time: what is counted must have been counted before."""
+    head.pacing.uses_accuracy = True
+    monkeypatch.setattr(closed_form, "TILE", tile)
+
+    def outcome():
+        features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
+        objective = TopKBce(TopKBceOptions(hard_weight=0.5, temperature=temperature))
+        return backward_by_block(head, objective, features.requires_grad_(), targets(), None, BATCH)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TopKBce, "has_closed_form", False)
+        wanted = outcome()
+    found = outcome()
+    assert wanted.tallies.sum() > 0
+    assert torch.equal(found.tallies, wanted.tallies)
+    for name in ("soft", "hard"):
+        torch.testing.assert_close(found.terms[name], wanted.terms[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("height", [-90.0, -12.0, 0.0, 1.9, 2.1, 15.0, 40.0, 90.0])
+def test_the_loss_keeps_its_digits_however_sure_a_logit_is(height, dtype, exact):
+    """-log(1 - sigmoid(y)) would be infinite from 17 on, in float32."""
+    logits = torch.tensor([[height, height - 1], [height, -5.0]], dtype=dtype)
+    place = torch.tensor([0])
+    wanted_at = SparseTargets(place, place, torch.tensor([0.75]), (2, 2))
+    out = torch.empty_like(logits)
+    (found,) = sparse_bce_gradient(logits, out, (wanted_at, 0.5))
+    y = logits.double().requires_grad_()
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(
+        y, wanted_at.dense().double(), reduction="none"
+    ).sum(1)
+    (0.5 * wanted.sum()).backward()
+    torch.testing.assert_close(found.double(), wanted.detach(), rtol=exact, atol=exact)
+    torch.testing.assert_close(out.double(), y.grad, rtol=exact, atol=exact)
 
 
 def test_bfloat16_is_as_close_as_autograd(head, monkeypatch):

@@ -13,6 +13,7 @@ def test_all_tensors_are_summed_in_place_in_few_messages(monkeypatch):
     messages = []
 
     def triple(tensor):
+        assert tensor.is_contiguous()  # as NCCL wants it
         messages.append(tensor.numel())
         tensor *= 3  # as if three workers had the same
 
@@ -21,6 +22,7 @@ def test_all_tensors_are_summed_in_place_in_few_messages(monkeypatch):
         torch.rand(2, 3),
         torch.rand(3),
         torch.rand(25),
+        torch.rand(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
         torch.rand(4).double(),
         torch.rand(1),
         torch.rand(0),
@@ -29,8 +31,8 @@ def test_all_tensors_are_summed_in_place_in_few_messages(monkeypatch):
     world.sum(tensors)
     for tensor, want in zip(tensors, wanted, strict=True):
         torch.testing.assert_close(tensor, want)
-    assert sum(messages) == 6 + 3 + 25 + 4 + 1
-    assert len(messages) == 4
+    assert sum(messages) == 6 + 3 + 25 + 24 + 4 + 1
+    assert len(messages) == 5
 
 
 def test_alone_nothing_is_sent():

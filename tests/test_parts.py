@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kcframe.interfaces.data import ImageSet, Labels
-from kcframe.stages import parts_of
+from kcframe.parts import parts_of
 
 SURE, UNLIKELY, ABSENT, NOTHING = range(4)
 KINDS = torch.tensor([SURE, UNLIKELY, ABSENT, NOTHING] * 25)
