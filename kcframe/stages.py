@@ -221,7 +221,8 @@ def _outputs(
         lambda done, every: listener.step(done, every, math.nan),
         should_stop,
     )
-    run_dir.write_json(f"{stage.folder}/{RESULT}", {"stage": str(stage), "files": written})
+    result = {"stage": str(stage), "written": written, "kept": outputs.listed()}
+    run_dir.write_json(f"{stage.folder}/{RESULT}", result)
 
 
 def _arm(

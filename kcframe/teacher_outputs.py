@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,19 @@ class Outputs:
 
     needs: list[Need]
     of_arm: dict[str, tuple[list[Teacher], list[int]]]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What is kept of each teacher, as JSON."""
+        return [
+            {
+                "teacher": need.part.teacher,
+                "images": len(need.part.images),
+                "outputs": need.part.width,
+                "epochs": need.epochs,
+                "files": need.part.num_files * need.epochs,
+            }
+            for need in self.needs
+        ]
 
 
 def outputs_of(recipe: Recipe, source: DataSource, run_dir: RunDir, arms: Sequence[str]) -> Outputs:

@@ -2,9 +2,16 @@ import os
 
 import pytest
 
+import kcframe
 from kcframe.assemble import load_specialist
+from kcframe.commands.compare import compare_runs
 from kcframe.errors import KcframeError, RunDirError
-from kcframe.run_dir import RunDir, arm_folder, specialist_folder
+from kcframe.recipe.load import load_recipe
+from kcframe.registry import installed
+from kcframe.run_dir import RESULTS, RunDir, arm_folder, specialist_folder
+from kcframe.use.write import write_text
+
+SECRET, NOWHERE = "memory://me:hidden@host/secret", "nosuchscheme://me:hidden@host/runs"
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -70,9 +77,37 @@ def test_a_url_is_opened_with_its_password_and_shown_without():
     assert there.path("a/b") == "ftp://me:hidden@host/runs/a/b"
     assert str(there) == "ftp://host/runs"
     assert there.shown("a/b") == "ftp://host/runs/a/b"
-    wrong = "nosuchscheme://me:hidden@host/runs"
-    for refused in (lambda: RunDir(wrong).read("x"), lambda: load_specialist(f"{wrong}/x")):
-        with pytest.raises(KcframeError) as error:
-            refused()
-        assert "nosuchscheme" in str(error.value)
-        assert "hidden" not in str(error.value)
+
+
+def damaged_student():
+    RunDir(SECRET).write("x.safetensors", b"nothing")
+    kcframe.load(f"{SECRET}/x.safetensors")
+
+
+def runs_of_other_arms():
+    for number in range(2):
+        RunDir(f"{SECRET}/{number}").write_json(RESULTS, {"arms": {f"arm {number}": {}}})
+    compare_runs([f"{SECRET}/0", f"{SECRET}/1"], markdown=False)
+
+
+def broken_recipe():
+    RunDir(SECRET).write("recipe.yaml", "kcframe: [1")
+    load_recipe(f"{SECRET}/recipe.yaml", installed())
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: RunDir(NOWHERE).read("x"),
+        lambda: load_specialist(f"{NOWHERE}/x"),
+        lambda: write_text(f"{NOWHERE}/x", ""),
+        lambda: load_recipe(f"{NOWHERE}/x.yaml", installed()),
+        damaged_student,
+        runs_of_other_arms,
+        broken_recipe,
+    ],
+)
+def test_no_error_shows_a_password(refused):
+    with pytest.raises(KcframeError, match="://host/") as error:
+        refused()
+    assert "hidden" not in str(error.value)

@@ -16,11 +16,10 @@ from kcframe.errors import Interrupted, RecipeError
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run_dir import RESULT, RunDir
 from kcframe.storage import without_secrets
 
 if TYPE_CHECKING:
-    from kcframe.engine.outputs.part import Part
     from kcframe.interfaces.data import DataSource
 
 BYTES = 4 + 2  # of an output: its class, its logit
@@ -70,16 +69,17 @@ def cache_outputs(
 
 
 def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -> None:
-    from kcframe.teacher_outputs import asking, outputs_of
+    from kcframe.pipeline import plan
 
+    stage = next(stage for stage in plan(recipe, data.taxonomy) if stage.kind == "outputs")
     table = _table("what teachers said", "epochs", "files", "MB")
     images = files = megabytes = 0
-    for need in outputs_of(recipe, data, run_dir, asking(recipe)).needs:
-        part = need.part
-        size = len(part.images) * part.width * BYTES * need.epochs / 10**6
-        of_all = part.num_files * need.epochs
-        table.add_row(*_row(part), f"{need.epochs}", f"{of_all:,}", f"{size:,.1f}")
-        images, files, megabytes = images + len(part.images), files + of_all, megabytes + size
+    # What the stage found: to build all teachers again may take longer than to ask them.
+    for kept in run_dir.read_json(f"{stage.folder}/{RESULT}")["kept"]:
+        size = kept["images"] * kept["outputs"] * BYTES * kept["epochs"] / 10**6
+        row = _row(kept["teacher"], kept["images"], kept["outputs"])
+        table.add_row(*row, f"{kept['epochs']}", f"{kept['files']:,}", f"{size:,.1f}")
+        images, files, megabytes = images + kept["images"], files + kept["files"], megabytes + size
     table.add_section()
     table.add_row("all", f"{images:,}", "", "", f"{files:,}", f"{megabytes:,.1f}")
     console.print(table)
@@ -97,7 +97,9 @@ def _verify(recipe: Recipe, data: DataSource, run_dir: RunDir, samples: int, con
     table = _table("what teachers said, and say when asked again", "files", "asked again", "differs by")
     device = choose_device(recipe.execution.device)
     for found in compare(outputs.needs, view_of(recipe, data), device, samples, whole=True):
-        table.add_row(*_row(found.part), f"{found.files:,}", f"{found.images:,}", f"{found.largest:.2g}")
+        part = found.part
+        row = _row(part.teacher, len(part.images), part.width)
+        table.add_row(*row, f"{found.files:,}", f"{found.images:,}", f"{found.largest:.2g}")
     console.print(table)
     click.echo("nothing is damaged, and no logit differs by more than rounding")
 
@@ -110,5 +112,5 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _row(part: Part) -> tuple[Text, str, str]:
-    return Text(part.teacher), f"{len(part.images):,}", f"{part.width:,}"
+def _row(teacher: str, images: int, outputs: int) -> tuple[Text, str, str]:
+    return Text(teacher), f"{images:,}", f"{outputs:,}"

@@ -16,14 +16,14 @@ def compare_runs(urls: Sequence[str], markdown: bool) -> None:
     from kcframe.report.table import results_tables
 
     runs = []
-    for url in urls:
-        run_dir = RunDir(url)
+    places = [RunDir(url) for url in urls]
+    for run_dir in places:
         if not run_dir.exists(RESULTS):
             raise RunDirError(f"{run_dir}: no {RESULTS}: not a run directory, or the run is not finished")
         runs.append(run_dir.read_json(RESULTS))
-    for url, run in zip(urls, runs, strict=True):
+    for place, run in zip(places, runs, strict=True):
         if list(run["arms"]) != list(runs[0]["arms"]):
-            raise RunDirError(f"{url}: has other arms than {urls[0]}: {', '.join(run['arms'])}")
+            raise RunDirError(f"{place}: has other arms than {places[0]}: {', '.join(run['arms'])}")
     for table in results_tables(runs):
         if markdown:
             table.box = box.MARKDOWN

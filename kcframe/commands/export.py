@@ -6,6 +6,7 @@ import click
 
 from kcframe.errors import DataError, TrainingError
 from kcframe.run_dir import arm_folder
+from kcframe.storage import without_secrets
 from kcframe.use.export import ENDINGS, Format, export
 from kcframe.use.load import load
 
@@ -26,6 +27,6 @@ def export_student(run: str, to: Format, out: str | None, top_k: int | None, lic
             f"{found.difference:.1e}"
         )
     for file in found.files:
-        click.echo(file)
+        click.echo(without_secrets(file))
     if not found.agrees:
         raise TrainingError("the file does not say what the student says: do not use it, and tell us")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kcframe.backends.local import choose_device
 from kcframe.errors import DataError
+from kcframe.storage import without_secrets
 from kcframe.use.files import Found, list_files, read_pictures
 from kcframe.use.load import Guess, load, split_arm
 from kcframe.use.outputs import Row, outputs
@@ -53,7 +54,8 @@ def predict_pictures(
     if shown and not to_file:
         console.print(_table(shown))
     num_good = len(found_places) - len(bad)
-    said = f"{num_good:,} of {len(found_places):,} pictures, seen by {classifier.arm} of {split_arm(run)[0]}"
+    seen_by = f"{classifier.arm} of {without_secrets(split_arm(run)[0])}"
+    said = f"{num_good:,} of {len(found_places):,} pictures, seen by {seen_by}"
     if not to_file and num_good > len(shown):
         said += f"; the first {len(shown)} are shown, --json, --parquet and --html have all"
     console.print(said, markup=False, highlight=False, soft_wrap=True)

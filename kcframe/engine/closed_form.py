@@ -1,14 +1,14 @@
 """A block's loss and gradients without autograd, where pacing and objective know theirs in closed form.
 
-Autograd would keep and read again some ten copies of the block [B, N_v]; here there is one. What is done to
-it is done to a few images at a time, while they are in the cache, and their gradients take their logits'
-place. The classifier's three matrix products are then nearly all that is left. Shapes: B batch, H hidden
-units, N_v classes of the vertical.
+Autograd would keep and read again some ten copies of the block [B, N_v]; here there is one (on a GPU two).
+What is done to it is done to a few images at a time, while they are in the cache, and their gradients take
+their logits' place. The classifier's three matrix products are then nearly all that is left. Shapes: B batch,
+H hidden units, N_v classes of the vertical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -81,19 +81,22 @@ def backward(
         fixed, weight = hidden.detach().to(dtype), classifier.weight.to(dtype)
         block = _logits(fixed, weight, classifier.bias, workspace)
         parts: list[dict[str, Tensor]] = []
-        tallies = []
-        for rows, aimed in _tiles(targets, block):
+        tallies, tiles = [], _tiles(targets, block)
+        in_turn = len(tiles) > 1
+        for rows, aimed in tiles:
             paced = block[rows]
             gradient = workspace.block("gradient", *paced.shape, paced)
             saved = ask(pacing, "forward_", paced, vertical)
             terms = ask(objective, "gradient", paced, aimed, share, gradient)
-            parts.append(named_terms(objective, "gradient", len(paced), terms))
+            named = named_terms(objective, "gradient", len(paced), terms)
+            # Copies: a term may be a view of the logits.
+            parts.append({name: term.clone() for name, term in named.items()} if in_turn else named)
             if pacing.uses_accuracy:
                 tallies.append(tally(paced, aimed))
             ask(pacing, "pull_back_", gradient, paced, vertical, saved)
-            if len(paced) < len(block):
+            if in_turn:
                 paced.copy_(gradient)
-        if len(parts) > 1:
+        if in_turn:
             gradient = block
         if classifier.bias is not None and classifier.bias.requires_grad:
             _add(classifier.bias, gradient.sum(0))
@@ -134,16 +137,17 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, workspace: Work
     return logits if bias is None else logits.add_(bias)
 
 
-def _tiles(targets: BlockTargets, logits: Tensor) -> Iterator[tuple[slice, BlockTargets]]:
+def _tiles(targets: BlockTargets, logits: Tensor) -> list[tuple[slice, BlockTargets]]:
     """A block's images a few at a time, with their targets; on a GPU all at once."""
     num, width = logits.shape
     height = num if logits.is_cuda else max(1, TILE // width)
     if height >= num:
-        yield slice(0, num), targets
-        return
+        return [(slice(0, num), targets)]
     starts = list(range(0, num, height))
-    for start, aimed in zip(starts, targets.in_turn(starts), strict=True):
-        yield slice(start, min(start + height, num)), aimed
+    return [
+        (slice(start, min(start + height, num)), aimed)
+        for start, aimed in zip(starts, targets.in_turn(starts), strict=True)
+    ]
 
 
 def _add(parameter: nn.Parameter, gradient: Tensor) -> None:

@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
             self.num_features = 512
         def forward(self, images): ...
 
-    Convolutions train a quarter faster, on a GPU in bfloat16 more, if the constructor ends with
+    Convolutions train up to a quarter faster (CPU) if the constructor ends with
     `self.to(memory_format=torch.channels_last)`; then cut their maps with `flatten`, not with `view`.
     """
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from kcframe.interfaces.options import PluginOptions
+from kcframe.storage import without_secrets
 
 Readings = Mapping[str, Any]
 
@@ -31,6 +32,11 @@ class StageInfo:
     verticals: tuple[str, ...]
     step: int
     num_steps: int
+
+    @property
+    def place(self) -> str:
+        """The stage's folder, to be shown or noted: without user and password of run_dir's URL."""
+        return without_secrets(f"{self.run_dir}/{self.folder}")
 
 
 class Callback:

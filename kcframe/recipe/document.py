@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kcframe.errors import RecipeError
+from kcframe.storage import explained, without_secrets
 
 Key = str | int
 Keys = tuple[Key, ...]
@@ -58,12 +59,13 @@ def read_document(source: str) -> Document:
 
 def _with_includes(source: str, chain: tuple[str, ...]) -> Document:
     if source in chain:
-        raise RecipeError(f"{source}: includes go in a circle: {' -> '.join((*chain, source))}")
-    document = parse(_read_text(source, chain[-1] if chain else None), source)
+        shown = [without_secrets(each) for each in (*chain, source)]
+        raise RecipeError(f"{shown[-1]}: includes go in a circle: {' -> '.join(shown)}")
+    document = parse(_read_text(source, chain[-1] if chain else None), without_secrets(source))
     includes = document.tree.pop("include", [])
     for path in [path for path in document.origins if path[:1] == ("include",) and len(path) > 1]:
         del document.origins[path]
-    include_origin = document.origins.pop(("include",), source)
+    include_origin = document.origins.pop(("include",), without_secrets(source))
     if isinstance(includes, str):
         includes = [includes]
     if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
@@ -84,7 +86,9 @@ def _beside(source: str, name: str) -> str:
 
 
 def _read_text(source: str, included_by: str | None) -> str:
-    where = f"{included_by} includes {source}" if included_by else source
+    where = without_secrets(source)
+    if included_by:
+        where = f"{without_secrets(included_by)} includes {where}"
     try:
         if "://" in source:
             import fsspec
@@ -103,7 +107,7 @@ def _read_text(source: str, included_by: str | None) -> str:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except Exception as error:  # fsspec's back ends each raise their own
-        raise RecipeError(f"{where}: cannot be read: {error}") from None
+        raise RecipeError(f"{where}: cannot be read: {explained(error)}") from None
 
 
 def parse(text: str, source: str) -> Document:

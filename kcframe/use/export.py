@@ -92,7 +92,8 @@ def export(classifier: Classifier, to: Format, out: str, top_k: int | None, lice
 
 @contextmanager
 def _laid_out_plainly(network: nn.Module) -> Iterator[None]:
-    """Without the memory format that is fastest here (channels last): torch.export warns of it."""
+    """Without the memory format that is fastest here (channels last): torch.export.save warns of it ("No
+    complete tensor found in the group!")."""
     before = [(each, each.data) for each in network.parameters() if not each.is_contiguous()]
     try:
         for parameter, values in before:

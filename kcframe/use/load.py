@@ -24,6 +24,7 @@ from kcframe.interfaces.pictures import EVERY_FORMAT, decode, upright
 from kcframe.interfaces.transform import Transform
 from kcframe.recipe.schema import Student as StudentSpec
 from kcframe.run_dir import RESULTS, TAXONOMY, WEIGHTS, RunDir, arm_folder
+from kcframe.storage import without_secrets
 from kcframe.taxonomy import Taxonomy
 from kcframe.use.network import Hierarchy, Network
 
@@ -169,7 +170,7 @@ def load(
     if isinstance(run, bytes):
         return _from_file(run, "the exported file").to(device)
     if arm is None and os.fspath(run).endswith(".safetensors"):
-        return _from_file(read_file(os.fspath(run)), os.fspath(run)).to(device)
+        return _from_file(read_file(os.fspath(run)), without_secrets(os.fspath(run))).to(device)
     if arm is None:
         run, arm = split_arm(os.fspath(run))
     run_dir = RunDir(run)

@@ -15,6 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from kcframe.errors import RunDirError
+from kcframe.storage import explained, without_secrets
 
 
 @contextmanager
@@ -57,8 +58,8 @@ def _beside(path: str) -> IO[bytes]:
 
 
 def _refused(url: str, error: Exception) -> RunDirError:
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-    return RunDirError(f"{url}: cannot be written: {reason}")
+    reason = getattr(error, "strerror", None) or explained(error)
+    return RunDirError(f"{without_secrets(url)}: cannot be written: {reason}")
 
 
 def write_text(url: str, text: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kcframe.assemble import build_backbone
+from kcframe.assemble import build_backbone, restore
 from kcframe.errors import DataError, PluginError, RecipeError
 from kcframe.interfaces.teacher import prepare_images
 from kcframe.recipe.schema import PluginRef
@@ -43,6 +43,31 @@ def test_small_cnn_at_odd_sizes(side, last, channels, normalisation):
         pairs = sum(before * width for before, width in zip([channels, *widths[:-1]], widths, strict=True))
         each = 1 if normalisation == "none" else 2
         assert sum(p.numel() for p in backbone.parameters()) == 9 * pairs + each * sum(widths)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        {"name": "small-cnn", "options": {"widths": [4, 8]}},
+        {"name": "torchvision", "options": {"model": "squeezenet1_1"}},
+        {"name": "inception-v2", "options": {"input_size": 64}},
+    ],
+    ids=lambda ref: ref["name"],
+)
+def test_convolutions_are_channels_last_and_stay_so_in_a_restored_network(ref):
+    def build():
+        return build_backbone(PluginRef(**ref), 3, 64)
+
+    made = build().eval()
+    plain = {name: value.contiguous() for name, value in made.state_dict().items()}  # as a file has them
+    again = restore(build, plain, "weights.safetensors", "it")
+    for network in (made, again):
+        maps = [p for p in network.parameters() if p.dim() == 4]
+        assert maps
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in maps)
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(made(pictures), again(pictures))
 
 
 def test_small_cnn_without_normalisation_does_not_mix_pictures():

@@ -108,20 +108,36 @@ def test_loss_and_accuracies_are_those_of_autograd(head, tile, temperature, monk
         torch.testing.assert_close(found.terms[name], wanted.terms[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tile", [1, closed_form.TILE])
+def test_a_term_may_be_a_view_of_the_logits(head, tile, monkeypatch):
+    class First(HardBce):
+        def gradient(self, logits, targets, share, out):
+            super().gradient(logits, targets, share, out)
+            return {"first": logits[:, 0]}
+
+    monkeypatch.setattr(closed_form, "TILE", tile)
+    features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = backward_by_block(head, First(PluginOptions()), features, targets(), None, BATCH)
+    shared = head.shared(features)
+    wanted = torch.stack([head.block(v, shared)[:, 0].mean() for v in range(len(SIZES))])
+    torch.testing.assert_close(found.terms["first"], wanted.detach())
+
+
 @pytest.mark.parametrize(("dtype", "exact"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("unsure", [0, 5])
 @pytest.mark.parametrize("height", [-90.0, -12.0, 0.0, 1.9, 2.1, 15.0, 40.0, 90.0])
-def test_the_loss_keeps_its_digits_however_sure_a_logit_is(height, dtype, exact):
+def test_the_loss_keeps_its_digits_however_sure_a_logit_is(height, unsure, dtype, exact):
     """-log(1 - sigmoid(y)) would be infinite from 17 on, in float32."""
-    logits = torch.tensor([[height, height - 1], [height, -5.0]], dtype=dtype)
+    logits = torch.tensor([[height, height - 1], *[[-9.0, -5.0]] * unsure], dtype=dtype)
     place = torch.tensor([0])
-    wanted_at = SparseTargets(place, place, torch.tensor([0.75]), (2, 2))
+    wanted_at = SparseTargets(place, place, torch.tensor([0.7]), (1 + unsure, 2))
     out = torch.empty_like(logits)
-    (found,) = sparse_bce_gradient(logits, out, (wanted_at, 0.5))
+    (found,) = sparse_bce_gradient(logits, out, (wanted_at, 1 / 3))
     y = logits.double().requires_grad_()
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
         y, wanted_at.dense().double(), reduction="none"
     ).sum(1)
-    (0.5 * wanted.sum()).backward()
+    (wanted.sum() / 3).backward()
     torch.testing.assert_close(found.double(), wanted.detach(), rtol=exact, atol=exact)
     torch.testing.assert_close(out.double(), y.grad, rtol=exact, atol=exact)
 

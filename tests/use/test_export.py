@@ -63,6 +63,7 @@ def test_top_k_is_part_of_the_graph(finished, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error:No complete tensor")
 def test_torch_export_runs_without_kcframe(finished, tmp_path):
     export(finished, "--to", "torch.export", "--out", tmp_path / "s.pt2")
     extra = {"kcframe.json": ""}

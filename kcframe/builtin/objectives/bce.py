@@ -11,7 +11,6 @@ entries that are known, and nothing else; what teachers say of the others counts
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.interfaces.options import PluginOptions
 
-Weighed: TypeAlias = tuple[SparseTargets, Tensor | float]
+Weighed = tuple[SparseTargets, Tensor | float]
 """Targets and what their loss is multiplied by."""
 
 CERTAIN = 2.0
@@ -44,7 +43,7 @@ def sparse_bce_gradient(logits: Tensor, out: Tensor, *weighed: Weighed) -> list[
     found = []
     for targets, share in weighed:
         place = targets.rows, targets.columns
-        out[place] -= (targets.values * share).to(out.dtype)
+        out[place] -= (targets.values.to(out.dtype) * share).to(out.dtype)
         found.append(empty.index_add(0, targets.rows, targets.values * logits[place], alpha=-1))
     return found
 
@@ -76,9 +75,11 @@ def _sigmoid_and_softplus(logits: Tensor, out: Tensor) -> Tensor:
     torch.sigmoid(logits, out=out)
     if logits.is_cuda:  # where memory is what takes time, and asking for the rows below would wait
         return _softplus(logits).sum(1)
+    sure = (logits.amax(1) > CERTAIN).nonzero().view(-1)
+    if len(sure) > len(logits) / 3:
+        return _softplus(logits).sum(1)
     # -log(1 - s(y)) takes half the time of softplus.
     total = out.neg().log1p_().sum(1).neg_()
-    sure = (logits.amax(1) > CERTAIN).nonzero().view(-1)
     total[sure] = _softplus(logits[sure]).sum(1)
     return total
 

@@ -197,7 +197,7 @@ def _compare(need: Need, logits: Tensor, images: Tensor, kept: Kept, rows: Tenso
         row = int(wrong.nonzero()[0])
         by = float(differences[row].max())
         raise DataError(
-            f"{part.store.path(part.folder)}: teacher '{part.teacher}' says something else of image "
+            f"{part.store.shown(part.folder)}: teacher '{part.teacher}' says something else of image "
             f"{int(images[row])} than is kept (by {by:.3g} in a logit; rounding is less than {share:g} and "
             "that share of it): the pictures, or a file that it reads, have changed. Delete the folder to "
             "ask anew"

@@ -124,7 +124,7 @@ class Part:
         """A file of a folder of this machine is mapped, not copied. whole: compares its checksum, too.
         DataError if it is damaged, or not what its name says."""
         name = self.name(seed, epoch, number)
-        url = self.store.path(name)
+        url = self.store.shown(name)
         try:
             found = pa.ipc.open_file(self._mapped(name))
             marks = {k.decode(): v.decode() for k, v in (found.schema.metadata or {}).items()}
@@ -205,7 +205,7 @@ class Epoch:
         if not there.all():
             lacking = int(images[~there][0])
             raise DataError(
-                f"{part.store.path(part.folder)}: has no outputs of image {lacking}, which this teacher is "
+                f"{part.store.shown(part.folder)}: has no outputs of image {lacking}, which this teacher is "
                 "asked about"
             )
         classes = None if part.whole else np.empty((len(rows), part.width), np.int32)
@@ -220,7 +220,7 @@ class Epoch:
         if len(bad := np.flatnonzero(np.isnan(logits[:, 0]))):
             image, file = int(images[bad[0]]), part.name(self.seed, self.epoch, numbers[bad[0]])
             raise DataError(
-                f"{part.store.path(file)}: image {image} could not be read when this teacher was asked, and "
+                f"{part.store.shown(file)}: image {image} could not be read when this teacher was asked, and "
                 "can be now: delete that file to ask anew"
             )
         return None if classes is None else torch.from_numpy(classes), torch.from_numpy(logits)

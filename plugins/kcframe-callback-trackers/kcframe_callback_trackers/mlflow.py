@@ -41,12 +41,11 @@ class Mlflow(Callback):
 
         found = self.client.get_experiment_by_name(self.options.experiment)
         experiment = found.experiment_id if found else self.client.create_experiment(self.options.experiment)
-        place = f"{stage.run_dir}/{stage.folder}"
         for run in self.client.search_runs([experiment], max_results=1000):
-            if stage.step and run.data.tags.get(TAG) == place:
+            if stage.step and run.data.tags.get(TAG) == stage.place:
                 self.client.set_terminated(run.info.run_id, "RUNNING")
                 return run.info.run_id
-        run = self.client.create_run(experiment, run_name=stage.name, tags={TAG: place})
+        run = self.client.create_run(experiment, run_name=stage.name, tags={TAG: stage.place})
         settings = list(_flat(stage.settings, ""))
         for first in range(0, len(settings), AT_ONCE):
             some = [Param(_plain(name), str(value)[:LONGEST]) for name, value in settings[first:][:AT_ONCE]]
