@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 
 from kcframe.errors import RunDirError
@@ -24,7 +23,5 @@ def compare_runs(urls: Sequence[str], markdown: bool) -> None:
     for place, run in zip(places, runs, strict=True):
         if list(run["arms"]) != list(runs[0]["arms"]):
             raise RunDirError(f"{place}: has other arms than {places[0]}: {', '.join(run['arms'])}")
-    for table in results_tables(runs):
-        if markdown:
-            table.box = box.MARKDOWN
+    for table in results_tables(runs, markdown):
         Console(width=200 if markdown else None).print(table)

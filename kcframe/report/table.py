@@ -36,7 +36,7 @@ def figure_of(row: dict[str, Any], figure: str) -> float | None:
     return row.get(figure)
 
 
-def results_tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
+def results_tables(runs: Sequence[dict[str, Any]], markdown: bool = False) -> list[Table]:
     """Arms by figures, and, where images are told apart, arms by those. One run: its figures; several: mean ±
     standard deviation over them."""
     first = runs[0]
@@ -46,15 +46,23 @@ def results_tables(runs: Sequence[dict[str, Any]]) -> list[Table]:
     rows = {name: [run["arms"][name] for run in runs] for name in first["arms"]}
     if first["specialists"]:
         rows["specialists"] = [run["specialists"] for run in runs]
-    tables = [_arms_by(title, rows, COLUMNS)]
+    tables = [_arms_by(title, rows, COLUMNS, markdown)]
     # Both together are too wide for a terminal.
     if parts := {figure: text for figure, text in columns_of(first).items() if figure not in COLUMNS}:
-        tables.append(_arms_by("mpvap", rows, parts))
+        tables.append(_arms_by("mpvap", rows, parts, markdown))
     return tables
 
 
-def _arms_by(title: str, rows: Mapping[str, list[dict[str, Any]]], columns: Mapping[str, str]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+def _arms_by(
+    title: str, rows: Mapping[str, list[dict[str, Any]]], columns: Mapping[str, str], markdown: bool
+) -> Table:
+    table = Table(
+        title=escape(title), title_justify="left", box=box.MARKDOWN if markdown else box.SIMPLE_HEAD
+    )
+    if not markdown and any(len(found) > 1 for found in rows.values()):
+        # Figures with their spread just fit into 80 columns; what does not fit rich leaves out.
+        table.padding, table.pad_edge = (0, 1, 0, 0), False
+        columns = {f: text.replace(" ", "\n") if f in COLUMNS else text for f, text in columns.items()}
     # Arms must be told apart: their column gives way last.
     table.add_column("", overflow="fold", min_width=min(32, max(map(len, rows))))
     for heading in columns.values():

@@ -243,3 +243,15 @@ def test_images_that_are_told_apart_have_columns_of_their_own(tmp_path):
         console.print(table)
     assert re.search(r"of new <faces> +of old", console.file.getvalue())
     assert re.search(r"b .* 45.6±0.0 +78.9±0.0", console.file.getvalue())
+
+
+def test_several_runs_are_compared_within_eighty_columns(tmp_path):
+    run_dir = write_run(tmp_path, {"+D+SC+S base-rate": 40.0, "b": 60.0})
+    results = run_dir.read_json("results.json")
+    for row in results["arms"].values():
+        row |= {"mpvap": 99.9, "top1": 99.9, "top5": 100.0, "routed_mpvap": 99.9, "gap_closed": -99.9}
+    console = Console(width=80, file=io.StringIO())
+    console.print(*results_tables([results, results]))
+    lines = console.file.getvalue().splitlines()
+    figures = "99.9±0.0 99.9±0.0 100.0±0.0 99.9±0.0 -99.9±0.0 1.50M"
+    assert ["+D+SC+S", "base-rate", *figures.split()] in [line.split() for line in lines]
