@@ -3,6 +3,7 @@ run knows, in Markdown."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import kcframe
@@ -13,10 +14,22 @@ from kcframe.report.table import COLUMNS, cell
 from kcframe.run_dir import DATA, RECIPE, RESULTS
 
 if TYPE_CHECKING:
-    from kcframe.use.export import Exported
     from kcframe.use.load import Classifier
 
 MAX_VERTICALS = 100
+
+
+@dataclass(frozen=True)
+class Exported:
+    """files: what was written. difference: the largest between the file's outputs and PyTorch's, absolute;
+    None if nothing here can run the file. compared_on: which pictures. compared: logits or probabilities.
+    agrees: whether the difference is rounding."""
+
+    files: tuple[str, ...]
+    difference: float | None
+    compared_on: str
+    compared: str
+    agrees: bool
 
 
 def model_card(

@@ -13,7 +13,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ import kcframe
 from kcframe.engine.checkpoint import HEADER, pack_weights
 from kcframe.errors import DataError, PluginError
 from kcframe.run_dir import SAMPLES, sample_file
-from kcframe.use.card import model_card
+from kcframe.use.card import Exported, model_card
 from kcframe.use.extras import need
 from kcframe.use.load import Classifier, load
 from kcframe.use.write import write_json, write_text, writing
@@ -35,19 +34,6 @@ Format = Literal["onnx", "torch.export", "safetensors"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch.export": ".pt2", "safetensors": ".safetensors"}
 ONNX_OPSET = 20
 MADE_UP = 8  # pictures to compare with where the run has none
-
-
-@dataclass(frozen=True)
-class Exported:
-    """files: what was written. difference: the largest between the file's outputs and PyTorch's, absolute;
-    None if nothing here can run the file. compared_on: which pictures. compared: logits or probabilities.
-    agrees: whether the difference is rounding."""
-
-    files: tuple[str, ...]
-    difference: float | None
-    compared_on: str
-    compared: str
-    agrees: bool
 
 
 class TopK(nn.Module):
