@@ -56,13 +56,12 @@ def results_tables(runs: Sequence[dict[str, Any]], markdown: bool = False) -> li
 def _arms_by(
     title: str, rows: Mapping[str, list[dict[str, Any]]], columns: Mapping[str, str], markdown: bool
 ) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", box=box.MARKDOWN if markdown else box.SIMPLE_HEAD
-    )
-    if not markdown and any(len(found) > 1 for found in rows.values()):
-        # Figures with their spread just fit into 80 columns; what does not fit rich leaves out.
-        table.padding, table.pad_edge = (0, 1, 0, 0), False
-        columns = {f: text.replace(" ", "\n") if f in COLUMNS else text for f, text in columns.items()}
+    table = Table(title=escape(title), title_justify="left", box=box.MARKDOWN)
+    if not markdown:
+        # For 80 columns; what does not fit rich leaves out.
+        table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+        if any(len(found) > 1 for found in rows.values()):
+            columns = {f: text.replace(" ", "\n") if f in COLUMNS else text for f, text in columns.items()}
     # Arms must be told apart: their column gives way last.
     table.add_column("", overflow="fold", min_width=min(32, max(map(len, rows))))
     for heading in columns.values():
