@@ -21,8 +21,8 @@ class Backbone(nn.Module, ABC):
             self.num_features = 512
         def forward(self, images): ...
 
-    Convolutions mostly train faster if the constructor ends with `self.to(memory_format=torch.channels_last)`;
-    then cut their maps with `flatten`, not with `view`.
+    Convolutions mostly train faster if the constructor ends with
+    `self.to(memory_format=torch.channels_last)`; then cut their maps with `flatten`, not with `view`.
     """
 
     name: ClassVar[str]
