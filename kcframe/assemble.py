@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from kcframe.engine.checkpoint import unpack_weights
+from kcframe.engine.checkpoint import laid_out_like, unpack_weights
 from kcframe.engine.model import Direct, Head, Student
 from kcframe.errors import DataError, KcframeError, PluginError, StorageError
 from kcframe.interfaces.backbone import Backbone
@@ -220,16 +220,10 @@ def _restored_without_memory(build: Callable[[], Student], state: dict[str, torc
         with torch.device("meta"):
             network = build()
         own = network.state_dict()
-        network.load_state_dict({k: _laid_out(v, own.get(k)) for k, v in state.items()}, assign=True)
+        laid_out = {k: laid_out_like(own[k], v) if k in own else v for k, v in state.items()}
+        network.load_state_dict(laid_out, assign=True)
     except Exception:  # a stranger's code: whatever is wrong shows when it is built for real
         return None
     kept = chain.from_iterable(vars(module).values() for module in network.modules())
     every = chain(network.parameters(), network.buffers(), kept)
     return None if any(isinstance(t, torch.Tensor) and t.is_meta for t in every) else network
-
-
-def _laid_out(value: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
-    """A file's tensor in the memory format in which its network keeps it (channels last, say)."""
-    if like is None or like.shape != value.shape or like.stride() == value.stride():
-        return value
-    return torch.empty_like(like, device=value.device, dtype=value.dtype).copy_(value)

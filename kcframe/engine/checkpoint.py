@@ -52,6 +52,13 @@ def unpack(data: bytes, source: str) -> Any:
     return fill(tree)
 
 
+def laid_out_like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value`, as a file has it, in the memory format (channels last, say) of a tensor of its shape."""
+    if value.shape != tensor.shape or value.stride() == tensor.stride():
+        return value
+    return torch.empty_like(tensor, device=value.device, dtype=value.dtype).copy_(value)
+
+
 def pack_weights(state: dict[str, torch.Tensor], about: dict[str, Any]) -> bytes:
     """A network's state dict under its own names, and in the header what it takes to rebuild it."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}

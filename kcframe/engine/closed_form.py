@@ -89,8 +89,8 @@ def backward(
             saved = ask(pacing, "forward_", paced, vertical)
             terms = ask(objective, "gradient", paced, aimed, share, gradient)
             named = named_terms(objective, "gradient", len(paced), terms)
-            # Copies: a term may be a view of the logits.
-            parts.append({name: term.clone() for name, term in named.items()} if in_turn else named)
+            # Copies: a term may be a view of the logits, whose place their gradients take.
+            parts.append({name: term.clone() for name, term in named.items()})
             if pacing.uses_accuracy:
                 tallies.append(tally(paced, aimed))
             ask(pacing, "pull_back_", gradient, paced, vertical, saved)

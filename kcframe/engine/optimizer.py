@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kcframe.engine.checkpoint import laid_out_like
 from kcframe.engine.model import Student
 from kcframe.recipe.schema import Train
 
@@ -64,8 +65,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -
     optimizer.load_state_dict(saved)
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            if isinstance(value, torch.Tensor):
+                state[name] = laid_out_like(parameter, value)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

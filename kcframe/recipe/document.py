@@ -58,14 +58,15 @@ def read_document(source: str) -> Document:
 
 
 def _with_includes(source: str, chain: tuple[str, ...]) -> Document:
+    shown = without_secrets(source)
     if source in chain:
-        shown = [without_secrets(each) for each in (*chain, source)]
-        raise RecipeError(f"{shown[-1]}: includes go in a circle: {' -> '.join(shown)}")
-    document = parse(_read_text(source, chain[-1] if chain else None), without_secrets(source))
+        way = " -> ".join([*map(without_secrets, chain), shown])
+        raise RecipeError(f"{shown}: includes go in a circle: {way}")
+    document = parse(_read_text(source, chain[-1] if chain else None), shown)
     includes = document.tree.pop("include", [])
     for path in [path for path in document.origins if path[:1] == ("include",) and len(path) > 1]:
         del document.origins[path]
-    include_origin = document.origins.pop(("include",), without_secrets(source))
+    include_origin = document.origins.pop(("include",), shown)
     if isinstance(includes, str):
         includes = [includes]
     if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):

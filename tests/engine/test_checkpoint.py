@@ -36,6 +36,19 @@ def test_a_tree_comes_back_bit_for_bit():
     assert same(tree, unpack(pack(tree), "x"))
 
 
+def at_one_go_and_in_two(network, step, restore):
+    """The network after two steps, and after two with all of it saved and restored in between."""
+    net, optimizer = network()
+    step(net, optimizer)
+    saved = unpack(pack({"net": net.state_dict(), "optimizer": optimizer.state_dict()}), "x")
+    step(net, optimizer)
+    again, other = network()
+    again.load_state_dict(saved["net"])
+    restore(other, saved["optimizer"])
+    step(again, other)
+    return net, again
+
+
 def test_a_real_optimizers_state_goes_on_as_if_never_saved():
     def network():
         torch.manual_seed(0)
@@ -47,14 +60,7 @@ def test_a_real_optimizers_state_goes_on_as_if_never_saved():
         net(torch.ones(1, 3)).pow(2).sum().backward()
         optimizer.step()
 
-    net, optimizer = network()
-    step(net, optimizer)
-    saved = unpack(pack({"net": net.state_dict(), "optimizer": optimizer.state_dict()}), "x")
-    step(net, optimizer)
-    again, other = network()
-    again.load_state_dict(saved["net"])
-    other.load_state_dict(saved["optimizer"])
-    step(again, other)
+    net, again = at_one_go_and_in_two(network, step, torch.optim.Optimizer.load_state_dict)
     assert torch.equal(net.weight, again.weight)
 
 
@@ -73,14 +79,7 @@ def test_states_are_laid_out_as_their_weights_are(fused):
         net(torch.rand(2, 3, 5, 5, generator=generator)).pow(2).sum().backward()
         optimizer.step()
 
-    net, optimizer = network()
-    step(net, optimizer)
-    saved = unpack(pack({"net": net.state_dict(), "optimizer": optimizer.state_dict()}), "x")
-    step(net, optimizer)
-    again, other = network()
-    again.load_state_dict(saved["net"])
-    restore_optimizer(other, saved["optimizer"])
-    step(again, other)
+    net, again = at_one_go_and_in_two(network, step, restore_optimizer)
     assert not net.weight.is_contiguous()
     assert torch.equal(net.weight, again.weight)
 
