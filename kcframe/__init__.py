@@ -12,5 +12,5 @@ def __getattr__(name: str) -> Any:
     if name == "load":  # brings torch in, so only when it is asked for
         from importlib import import_module
 
-        return import_module("kcframe.use.load").load
+        return import_module("kcframe.students.load").load
     raise AttributeError(f"module 'kcframe' has no attribute '{name}'")

@@ -1,3 +1,3 @@
-from kcframe.cli import main
+from kcframe.cli.main import main
 
 main()

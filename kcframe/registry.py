@@ -21,8 +21,9 @@ from pathlib import Path
 import pluggy
 
 import kcframe
-from kcframe import builtin, hookspecs
+from kcframe import builtin
 from kcframe.errors import PluginError, did_you_mean
+from kcframe.interfaces import hookspecs
 from kcframe.interfaces.component import Lazy
 from kcframe.interfaces.hooks import API, OLDEST_API, PROJECT
 from kcframe.interfaces.options import PluginOptions

@@ -90,7 +90,7 @@ def cluster():
     """The address of one Ray cluster for the whole session: starting one takes seconds to minutes."""
     import ray
 
-    from kcframe.backends.ray.cluster import PATIENCE
+    from kcframe.run.backends.ray.cluster import PATIENCE
 
     patch = pytest.MonkeyPatch()
     for name, value in {**PATIENCE, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}.items():

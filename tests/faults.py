@@ -119,7 +119,7 @@ class Machines:
     def __enter__(self) -> Machines:
         from ray.cluster_utils import Cluster
 
-        from kcframe.backends.ray.cluster import PATIENCE as PATIENT
+        from kcframe.run.backends.ray.cluster import PATIENCE as PATIENT
 
         os.environ.update({**PATIENT, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"})
         memory = {"object_store_memory": 100 * 2**20}

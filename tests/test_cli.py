@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_RAY_AND_S3FS = (
-    "import sys; sys.modules.update(ray=None, s3fs=None); from kcframe.cli import main; main()"
+    "import sys; sys.modules.update(ray=None, s3fs=None); from kcframe.cli.main import main; main()"
 )
 
 

@@ -10,12 +10,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import kcframe
 from kcframe.errors import Interrupted, RunDirError, StorageError
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
-from kcframe.use.export import export
-from kcframe.use.files import list_files, read_pictures
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
+from kcframe.students.export import export
+from kcframe.students.picture_files import list_files, read_pictures
 from tests.conftest import S3_SECRET, Quiet
 
 
@@ -65,7 +65,7 @@ def test_a_storage_that_goes_away_for_a_while(tiny, tmp_path, bucket, proxy):
 
 
 def test_a_storage_that_never_answers_is_an_error_in_words(monkeypatch, tiny):
-    monkeypatch.setattr("kcframe.run_dir.PAUSES_AT_FIRST", (0.01, 0.01))
+    monkeypatch.setattr("kcframe.storage.run_dir.PAUSES_AT_FIRST", (0.01, 0.01))
     recipe = load_recipe(str(tiny()), installed())
     tried = []
 

@@ -10,15 +10,15 @@ import s3fs
 from PIL import Image
 
 import kcframe
-from kcframe.assemble import build_source
-from kcframe.builtin.data.stores.store import PlacedStore
-from kcframe.commands.evaluate import evaluate_run
-from kcframe.commands.reading import reading_of
+from kcframe.build.source import build_source
+from kcframe.cli.evaluate import evaluate_run
 from kcframe.errors import KcframeError
-from kcframe.pipeline import run
+from kcframe.pictures.stores.store import PlacedStore
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.run.storage_cost import reading_of
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import S3_SECRET, Quiet
 from tests.open_images_set import COLOURS, small_set, write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kcframe import hookspecs
+from kcframe.interfaces import hookspecs
 from kcframe.registry import BASES, PIN
 
 FOLDER = Path(__file__).parents[1] / "plugins"

@@ -16,11 +16,11 @@ from kcframe.engine.metrics_log import read_metrics
 from kcframe.engine.optimizer import FUSED_FROM
 from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted, RecipeError, RunDirError, TrainingError
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
-from kcframe.stages import Stage, run_stage
+from kcframe.run.pipeline import run
+from kcframe.stages.stages import Stage, run_stage
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import TINY, Quiet
 
 
@@ -218,7 +218,7 @@ def test_a_teacher_that_cannot_teach_is_said_before_anything_is_trained(tiny, tm
 
 
 def test_how_often_the_network_is_measured_changes_nothing(tiny, tmp_path, monkeypatch):
-    import kcframe.stages as stages
+    import kcframe.stages.stages as stages
 
     measure = stages.evaluate
 

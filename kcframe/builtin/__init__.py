@@ -6,18 +6,18 @@ Only options are imported here, so that listing and validating need no torch.
 from __future__ import annotations
 
 from kcframe.builtin.backbones import options as backbones_options
-from kcframe.builtin.data.glyphs.options import GlyphsOptions
-from kcframe.builtin.data.image_folder_options import ImageFolderOptions
-from kcframe.builtin.data.labelled_options import ParquetOptions, WebDatasetOptions
-from kcframe.builtin.data.open_images.options import OpenImagesOptions
-from kcframe.builtin.data.synthetic_options import SyntheticOptions
 from kcframe.builtin.expanders import options as expanders_options
 from kcframe.builtin.objectives import options as objectives_options
 from kcframe.builtin.pacing import options as pacing_options
+from kcframe.builtin.sources.glyphs.options import GlyphsOptions
+from kcframe.builtin.sources.image_folder_options import ImageFolderOptions
+from kcframe.builtin.sources.open_images.options import OpenImagesOptions
+from kcframe.builtin.sources.synthetic_options import SyntheticOptions
 from kcframe.builtin.teachers import options as teachers_options
 from kcframe.interfaces.component import Lazy
 from kcframe.interfaces.hooks import hookimpl
 from kcframe.interfaces.options import PluginOptions
+from kcframe.pictures.labelled_options import ParquetOptions, WebDatasetOptions
 
 
 def _lazy(name: str, place: str, options: type[PluginOptions], summary: str) -> Lazy:
@@ -29,37 +29,37 @@ def kcframe_data():
     return [
         _lazy(
             "glyphs",
-            "data.glyphs.source:Glyphs",
+            "sources.glyphs.source:Glyphs",
             GlyphsOptions,
             "Unicode characters drawn by font faces",
         ),
         _lazy(
             "image-folder",
-            "data.image_folder:ImageFolder",
+            "sources.image_folder:ImageFolder",
             ImageFolderOptions,
             "folders of pictures, one folder a class",
         ),
         _lazy(
             "open-images",
-            "data.open_images.source:OpenImages",
+            "sources.open_images.source:OpenImages",
             OpenImagesOptions,
             "Open Images V3 to V7, from object storage",
         ),
         _lazy(
             "parquet",
-            "data.parquet:Parquet",
+            "sources.parquet:Parquet",
             ParquetOptions,
             "Parquet files with a column of pictures and one of labels",
         ),
         _lazy(
             "synthetic",
-            "data.synthetic:Synthetic",
+            "sources.synthetic:Synthetic",
             SyntheticOptions,
             "made-up classes of any number, for sizing and tests",
         ),
         _lazy(
             "webdataset",
-            "data.webdataset:WebDataset",
+            "sources.webdataset:WebDataset",
             WebDatasetOptions,
             "tar shards of pictures with their labels beside them",
         ),

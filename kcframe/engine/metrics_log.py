@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kcframe.run_dir import METRICS, RunDir
+from kcframe.storage.layout import METRICS
+from kcframe.storage.run_dir import RunDir
 
 
 class MetricsLog:

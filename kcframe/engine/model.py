@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kcframe.engine.boundary import ask, ask_tensor, shaped
+from kcframe.engine.plugin_calls import ask, ask_tensor, shaped
 from kcframe.errors import PluginError
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.component import label

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from kcframe.interfaces.options import PluginOptions
-from kcframe.storage import without_secrets
+from kcframe.storage.remote import without_secrets
 
 Readings = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kcframe.interfaces.options import PluginOptions
-from kcframe.interfaces.transform import Transform
+from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
 LIKELY = 0.5

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kcframe.errors import RecipeError
-from kcframe.storage import explained, without_secrets
+from kcframe.storage.remote import explained, without_secrets
 
 Key = str | int
 Keys = tuple[Key, ...]

@@ -16,7 +16,8 @@ from kcframe.report.findings import confusions, findings
 from kcframe.report.page import render, thumbnail
 from kcframe.report.record import Arm, Record, Sample, read_record
 from kcframe.report.table import columns_of, result_rows
-from kcframe.run_dir import REPORT, RunDir
+from kcframe.storage.layout import REPORT
+from kcframe.storage.run_dir import RunDir
 
 MAX_CONFUSION = 24  # verticals in a matrix that can still be read
 

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from kcframe import run_dir as names
 from kcframe.errors import RunDirError
-from kcframe.run_dir import RunDir, arm_folder, sample_file
+from kcframe.storage import layout as names
+from kcframe.storage.layout import arm_folder, sample_file
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 Curve = list[tuple[float, float]]  # (epoch, value)

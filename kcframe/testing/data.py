@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kcframe.engine.batches import Plan, load_batches
-from kcframe.engine.sampler import Sampler
+from kcframe.engine.data.batches import Plan, load_batches
+from kcframe.engine.data.sampler import Sampler
 from kcframe.interfaces.data import DataSource, ImageSet
-from kcframe.interfaces.randomness import image_keys
-from kcframe.interfaces.transform import Transform
+from kcframe.interfaces.toolkit.randomness import image_keys
+from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.taxonomy import Taxonomy
 from kcframe.testing.expect import expect, expect_same, fail
 from kcframe.testing.steps import few_steps
@@ -152,7 +152,7 @@ class DataSuite(PluginSuite):
         expect(
             torch.equal(torch.get_rng_state(), before),
             f"{split}: load() draws from torch's generator: what is random may come from the key alone "
-            "(kcframe.interfaces.randomness.keyed_uniforms)",
+            "(kcframe.interfaces.toolkit.randomness.keyed_uniforms)",
         )
         _seed_everything(2)
         again = images.load(indices, keys)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from kcframe.builtin.pacing.none import NoPacing
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss.blocks import backward_by_block
 from kcframe.engine.model import Direct, Head
-from kcframe.engine.routing import Router
+from kcframe.engine.teachers.routing import Router
 from kcframe.errors import PluginError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets

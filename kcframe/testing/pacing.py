@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kcframe.builtin.objectives.bce import HardBce
-from kcframe.engine.boundary import shaped
+from kcframe.engine.loss.pacing_checks import readings_of, temperatures_of, weights_of
 from kcframe.engine.model import Direct, Head
-from kcframe.engine.pace import readings_of, temperatures_of, weights_of
+from kcframe.engine.plugin_calls import shaped
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing, Progress
 from kcframe.recipe.schema import Recipe

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss.blocks import backward_by_block
 from kcframe.engine.model import Head
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.testing.expect import fail

@@ -11,16 +11,16 @@ import tempfile
 import torch
 from torch import Tensor
 
-from kcframe.assemble import build_backbone, build_objective, construct
-from kcframe.engine.evaluate import Evaluation, Settings, evaluate
+from kcframe.build.plugins import build_backbone, build_objective, construct
+from kcframe.engine.evaluation.evaluate import Evaluation, Settings, evaluate
 from kcframe.engine.model import Head, Student
-from kcframe.engine.routing import Router
-from kcframe.engine.train import Job, Trainer
+from kcframe.engine.teachers.routing import Router
+from kcframe.engine.trainer import Job, Trainer
 from kcframe.engine.world import World
 from kcframe.interfaces.data import ImageSet, known_images
 from kcframe.interfaces.teacher import Teacher
 from kcframe.recipe.schema import PluginRef, Train
-from kcframe.run_dir import RunDir
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 from kcframe.testing.expect import expect
 from kcframe.testing.tiny import Watch

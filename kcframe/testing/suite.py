@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from kcframe.assemble import construct
+from kcframe.build.plugins import construct
 from kcframe.interfaces.options import PluginOptions
 from kcframe.recipe.schema import PluginRef
 from kcframe.registry import Component, installed

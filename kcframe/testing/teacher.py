@@ -14,15 +14,17 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from kcframe import pipeline
-from kcframe.assemble import check_label_map, load_specialist, read_file
-from kcframe.engine.boundary import ask_tensor
-from kcframe.engine.routing import Router
+from kcframe.build.saved import load_specialist, read_file
+from kcframe.build.teachers import check_label_map
+from kcframe.engine.plugin_calls import ask_tensor
+from kcframe.engine.teachers.routing import Router
 from kcframe.errors import DataError, KcframeError
 from kcframe.interfaces.data import ImageSet, Labels
-from kcframe.interfaces.randomness import keyed_uniforms
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
-from kcframe.run_dir import WEIGHTS, RunDir, specialist_folder
+from kcframe.interfaces.toolkit.randomness import keyed_uniforms
+from kcframe.run import pipeline
+from kcframe.storage.layout import WEIGHTS, specialist_folder
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 from kcframe.testing.expect import expect, expect_finite, expect_same, fail
 from kcframe.testing.module import CPU
@@ -126,7 +128,7 @@ class TeacherSuite(PluginSuite):
         with torch.inference_mode():
             for teacher in self.teachers():
                 said = teacher(self.pictures(MANY)).float()
-                advice = "; kcframe.interfaces.log_odds.ToLogits makes logits of them"
+                advice = "; kcframe.interfaces.toolkit.log_odds.ToLogits makes logits of them"
                 inside = bool(((said >= 0) & (said <= 1)).all())
                 expect(
                     not inside, f"all outputs of '{teacher.name}' lie in 0..1, as probabilities do{advice}"

@@ -14,14 +14,15 @@ from typing import Any
 
 import yaml
 
-from kcframe import pipeline
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.metrics_log import read_metrics
 from kcframe.errors import Interrupted
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
-from kcframe.run_dir import WEIGHTS, RunDir
+from kcframe.run import pipeline
+from kcframe.storage.layout import WEIGHTS
+from kcframe.storage.run_dir import RunDir
 from kcframe.testing.expect import fail, first_difference
 
 ARM = "arms/plugin"

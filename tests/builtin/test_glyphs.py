@@ -14,15 +14,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from kcframe.builtin.data.glyphs.characters import build_taxonomy
-from kcframe.builtin.data.glyphs.fonts import draw, find_faces
-from kcframe.builtin.data.glyphs.options import GlyphsOptions
-from kcframe.builtin.data.glyphs.source import Glyphs
-from kcframe.builtin.data.synthetic import Synthetic
-from kcframe.builtin.data.synthetic_options import SyntheticOptions
-from kcframe.engine.holdout import held_out
+from kcframe.builtin.sources.glyphs.characters import build_taxonomy
+from kcframe.builtin.sources.glyphs.fonts import draw, find_faces
+from kcframe.builtin.sources.glyphs.options import GlyphsOptions
+from kcframe.builtin.sources.glyphs.source import Glyphs
+from kcframe.builtin.sources.synthetic import Synthetic
+from kcframe.builtin.sources.synthetic_options import SyntheticOptions
+from kcframe.engine.data.holdout import held_out
 from kcframe.errors import DataError
-from kcframe.interfaces.randomness import image_keys, keyed_uniforms
+from kcframe.interfaces.toolkit.randomness import image_keys, keyed_uniforms
 
 HELD_OUT = "DejaVuSerif"
 
@@ -487,7 +487,7 @@ def test_drawings_from_a_folder_are_the_same(tmp_path, how, monkeypatch):
     same(Glyphs(given), Glyphs(kept))
     # Another machine: without fonts.
     monkeypatch.setattr(
-        "kcframe.builtin.data.glyphs.drawings.find_faces", lambda _: pytest.fail("drawn again")
+        "kcframe.builtin.sources.glyphs.drawings.find_faces", lambda _: pytest.fail("drawn again")
     )
     same(Glyphs(kept), Glyphs(kept.model_copy(update={"views": 1})))
     images = pickle.loads(pickle.dumps(Glyphs(kept).split("train")))

@@ -17,17 +17,18 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from kcframe.assemble import build_source, construct
-from kcframe.builtin.data.crops import RATIO, SCALE, TRIES, random_box
-from kcframe.builtin.data.image_folder_options import ImageFolderOptions
+from kcframe.build.plugins import construct
+from kcframe.build.source import build_source
+from kcframe.builtin.sources.image_folder_options import ImageFolderOptions
 from kcframe.errors import DataError
-from kcframe.interfaces.randomness import image_keys
-from kcframe.interfaces.transform import Transform
-from kcframe.pipeline import run
+from kcframe.interfaces.toolkit.augmentation import RATIO, SCALE, TRIES, random_box
+from kcframe.interfaces.toolkit.randomness import image_keys
+from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import PluginRef
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import Quiet
 
 COLOURS = {"lion": (200, 150, 50), "jaguar": (20, 20, 20), "beetle #2": (0, 160, 80)}
@@ -403,7 +404,7 @@ def test_an_error_without_words_still_says_something(folder, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr("kcframe.builtin.data.stores.pictures.decode", fail)
+    monkeypatch.setattr("kcframe.pictures.stores.pictures.decode", fail)
     with pytest.raises(DataError, match="cannot be decoded: MemoryError"):
         source(folder).split("train").load(torch.tensor([0]), None)
 

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from kcframe.assemble import construct
-from kcframe.builtin.data import label_arrays
-from kcframe.builtin.data.open_images import index as indexing
-from kcframe.builtin.data.open_images.index import image_name
-from kcframe.builtin.data.open_images.options import OpenImagesOptions
+from kcframe.build.plugins import construct
+from kcframe.builtin.sources.open_images import index as indexing
+from kcframe.builtin.sources.open_images.index import image_name
+from kcframe.builtin.sources.open_images.options import OpenImagesOptions
 from kcframe.errors import DataError
+from kcframe.pictures import label_arrays
 from kcframe.recipe.schema import PluginRef
 
 PUBLISHED = Path(__file__).parent / "open_images"

@@ -16,10 +16,10 @@ from kcframe.builtin.teachers.checkpoint import Checkpoint
 from kcframe.builtin.teachers.options import CheckpointOptions, SpecialistsOptions
 from kcframe.builtin.teachers.specialists import Specialists
 from kcframe.errors import DataError
-from kcframe.interfaces.label_map import by_own_names, place_outputs, read_names, read_renames
-from kcframe.interfaces.log_odds import ToLogits, from_probabilities, from_softmax
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe.interfaces.toolkit.label_map import by_own_names, place_outputs, read_names, read_renames
+from kcframe.interfaces.toolkit.log_odds import ToLogits, from_probabilities, from_softmax
 from kcframe.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.build({"birds": ["wren", "crow", "swift"], "cars": ["sedan", "coupe"]})

@@ -9,17 +9,17 @@ import torch
 import yaml
 from PIL import Image
 
-from kcframe.assemble import build_source
-from kcframe.engine.bad_images import SURELY, BadImages, load_in_full
-from kcframe.engine.batches import Plan
-from kcframe.engine.sampler import Sampler
+from kcframe.build.source import build_source
+from kcframe.engine.data.bad_images import SURELY, BadImages, load_in_full
+from kcframe.engine.data.batches import Plan
+from kcframe.engine.data.sampler import Sampler
 from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted
 from kcframe.interfaces.data import ImageSet, Labels
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import TINY, Quiet
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcframe.engine.batches import Plan, load_batches
-from kcframe.engine.sampler import Sampler
+from kcframe.engine.data.batches import Plan, load_batches
+from kcframe.engine.data.sampler import Sampler
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet, Labels
 

@@ -15,10 +15,10 @@ from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.teacher import Teacher, TeacherSource
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import Component, installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import Quiet
 
 
@@ -161,7 +161,7 @@ def test_a_strange_plugin_is_named_with_its_line(case, tiny, tmp_path, monkeypat
 
 
 def test_memory_that_runs_out_is_nobodys_mistake(monkeypatch):
-    from kcframe.engine.boundary import ask
+    from kcframe.engine.plugin_calls import ask
 
     class Greedy(HardBce):
         def forward(self, logits, targets):

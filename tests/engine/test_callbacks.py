@@ -10,10 +10,10 @@ from kcframe.engine.metrics_log import read_metrics
 from kcframe.errors import Interrupted, PluginError, RecipeError
 from kcframe.interfaces.callback import Callback
 from kcframe.interfaces.options import PluginOptions
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import Component, installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from tests.conftest import Quiet
 
 

@@ -12,12 +12,12 @@ from kcframe.builtin.objectives.bce import HardBce, TopKBce, sparse_bce_gradient
 from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.builtin.pacing.options import SelfPacedOptions
 from kcframe.builtin.pacing.self_paced import SelfPaced
-from kcframe.engine import closed_form
-from kcframe.engine.blocks import backward_by_block
-from kcframe.engine.closed_form import Workspace
-from kcframe.engine.gradient_filter import rows_that_matter
+from kcframe.engine.loss import closed_form
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.closed_form import Workspace
+from kcframe.engine.loss.gradient_filter import rows_that_matter
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Head
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.errors import PluginError
 from kcframe.interfaces.objective import SparseTargets
 from kcframe.interfaces.options import PluginOptions

@@ -21,10 +21,10 @@ from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.builtin.pacing.none import NoPacing
 from kcframe.builtin.pacing.options import SelfPacedOptions
 from kcframe.builtin.pacing.self_paced import SelfPaced
-from kcframe.engine import closed_form
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss import closed_form
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Head
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.interfaces.options import PluginOptions
 from kcframe.taxonomy import Taxonomy
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from kcframe.engine import average_precision as average_precision_module
-from kcframe.engine import evaluate as evaluation
-from kcframe.engine.average_precision import average_precision
-from kcframe.engine.evaluate import Settings, _variety, evaluate
+from kcframe.engine.evaluation import average_precision as average_precision_module
+from kcframe.engine.evaluation import evaluate as evaluation
+from kcframe.engine.evaluation.average_precision import average_precision
+from kcframe.engine.evaluation.evaluate import Settings, _variety, evaluate
 from kcframe.interfaces.data import ImageSet, Labels
-from kcframe.results import apart
+from kcframe.report.results import apart
 from kcframe.taxonomy import Taxonomy
 
 

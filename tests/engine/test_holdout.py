@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcframe.engine.holdout import held_out
+from kcframe.engine.data.holdout import held_out
 
 
 @given(st.integers(2, 200), st.integers(1, 9), st.floats(0.01, 0.85), st.integers(0, 5))

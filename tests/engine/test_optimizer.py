@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcframe.assemble import build_source, build_student
+from kcframe.build.networks import build_student
+from kcframe.build.source import build_source
 from kcframe.engine.optimizer import FUSED_FROM, build_optimizer, set_learning_rate
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -54,8 +55,8 @@ def test_one_step_moves_each_parameter_as_its_group_says(tiny, optimizer, fused_
 def test_a_backbone_at_rate_zero_stays(tiny, tmp_path):
     from safetensors.torch import load_file
 
-    from kcframe.pipeline import run
-    from kcframe.run_dir import RunDir
+    from kcframe.run.pipeline import run
+    from kcframe.storage.run_dir import RunDir
     from tests.conftest import Quiet
 
     quiet, weights = Quiet(), []

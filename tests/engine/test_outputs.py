@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from kcframe.engine.outputs import part as parts
-from kcframe.engine.outputs.ask import PICTURES, Need, View, compare, fill
-from kcframe.engine.outputs.identity import data_facts, identity, looks_at_each_alone
-from kcframe.engine.outputs.part import Epoch, Kept, Part
-from kcframe.engine.outputs.router import KeptRouter
-from kcframe.engine.routing import Router
+from kcframe.engine.teachers import stored_outputs as parts
+from kcframe.engine.teachers.asking import PICTURES, Need, View, compare, fill
+from kcframe.engine.teachers.cached_router import KeptRouter
+from kcframe.engine.teachers.identity import data_facts, identity, looks_at_each_alone
+from kcframe.engine.teachers.routing import Router
+from kcframe.engine.teachers.stored_outputs import Epoch, Kept, Part
 from kcframe.errors import DataError, Interrupted, PluginError, TrainingError
 from kcframe.interfaces.data import ImageSet, Labels
-from kcframe.interfaces.log_odds import ToLogits
-from kcframe.interfaces.randomness import image_keys, keyed_uniforms
 from kcframe.interfaces.teacher import Teacher
-from kcframe.run_dir import RunDir
+from kcframe.interfaces.toolkit.log_odds import ToLogits
+from kcframe.interfaces.toolkit.randomness import image_keys, keyed_uniforms
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from kcframe.builtin.objectives.bce import HardBce
 from kcframe.builtin.pacing.none import NoPacing
 from kcframe.builtin.pacing.options import SelfPacedOptions
 from kcframe.builtin.pacing.self_paced import SelfPaced
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Head
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.errors import PluginError
 from kcframe.interfaces.expander import Expander
 from kcframe.interfaces.options import PluginOptions

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from kcframe.builtin.objectives.bce import HardBce, TopKBce
 from kcframe.builtin.objectives.options import TopKBceOptions
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Direct, Head
 from kcframe.engine.progress import Smoothed, tally
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.world import World
 from kcframe.errors import PluginError
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kcframe.engine.routing import Router
-from kcframe.engine.targets import SlotIndex, SlotTargets
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets
+from kcframe.engine.teachers.routing import Router
 from kcframe.errors import PluginError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher, prepare_images

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcframe.engine.sampler import Sampler
+from kcframe.engine.data.sampler import Sampler
 
 
 @given(st.integers(1, 300), st.integers(1, 70), st.integers(1, 5), st.integers(0, 3))

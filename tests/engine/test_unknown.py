@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from kcframe.assemble import construct
+from kcframe.build.plugins import construct
 from kcframe.builtin.objectives.bce import HardBce, TopKBce
 from kcframe.builtin.objectives.options import TopKBceOptions
-from kcframe.engine import closed_form
-from kcframe.engine.average_precision import average_precision, without_unknown
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.evaluation.average_precision import average_precision, without_unknown
+from kcframe.engine.loss import closed_form
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Head
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.errors import PluginError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.objective import BlockTargets, SparseTargets
 from kcframe.interfaces.options import PluginOptions
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import PluginRef
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 from tests.conftest import Quiet
 
@@ -143,7 +143,7 @@ def test_average_precision_is_over_the_images_that_are_known():
 @pytest.fixture
 def half_known(monkeypatch):
     """The synthetic data, of which only class 0 and 1 were ever verified absent."""
-    from kcframe.builtin.data import synthetic
+    from kcframe.builtin.sources import synthetic
 
     def absent(images: ImageSet) -> Labels:
         rows = [set(images.labels.of(i)) for i in range(len(images))]
@@ -161,7 +161,7 @@ def half_known(monkeypatch):
 
 def test_a_run_with_unknown_labels(tiny, tmp_path, half_known):
     """A class that is never verified absent has nothing to be wrong about: its average precision is 100."""
-    from kcframe.assemble import _source
+    from kcframe.build.source import _source
 
     _source.cache_clear()
     recipe, quiet = load_recipe(str(tiny()), installed()), Quiet()

@@ -298,7 +298,7 @@ def test_a_file_that_cannot_be_read_is_named(source):
 def test_validating_imports_neither_torch_nor_ray(tmp_path):
     source = write(tmp_path, GOOD)
     code = (
-        "import sys; from kcframe.cli import cli\n"
+        "import sys; from kcframe.cli.main import cli\n"
         f"recipe = {source!r}\n"
         "for words in 'validate ' + recipe, 'plugins', 'plugins pacing self-paced', '--help':\n"
         "    try: cli.main(words.split(), standalone_mode=False)\n"

@@ -17,7 +17,8 @@ from kcframe.report.build import build_report, write_figures
 from kcframe.report.figures import logarithmic, looks
 from kcframe.report.record import read_record
 from kcframe.report.table import results_tables
-from kcframe.run_dir import RunDir, arm_folder
+from kcframe.storage.layout import arm_folder
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 NASTY = ('<script>alert("1")</script>', "a & b's “$x_1$” \\ 漢字", "x" * 200)

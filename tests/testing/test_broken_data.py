@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kcframe.interfaces.data import DataSource, ImageSet, Labels
-from kcframe.interfaces.randomness import image_keys, keyed_uniforms
-from kcframe.interfaces.transform import Transform
+from kcframe.interfaces.toolkit.randomness import image_keys, keyed_uniforms
+from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
 

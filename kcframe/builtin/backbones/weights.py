@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.errors import DataError
-from kcframe.storage import read_file, without_secrets
+from kcframe.storage.remote import read_file, without_secrets
 
 PARALLEL = "module."  # what DataParallel puts before every key
 NAMED = 5  # keys that an error names before it only counts them

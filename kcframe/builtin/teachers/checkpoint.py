@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kcframe.builtin.teachers.options import CheckpointOptions
 from kcframe.builtin.teachers.saved import saved_teacher
-from kcframe.interfaces.label_map import read_renames
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe.interfaces.toolkit.label_map import read_renames
 
 
 class Checkpoint(TeacherSource):

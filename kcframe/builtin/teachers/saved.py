@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kcframe.interfaces.label_map import by_own_names, place_outputs
 from kcframe.interfaces.teacher import Teacher, TeacherContext
+from kcframe.interfaces.toolkit.label_map import by_own_names, place_outputs
 
 
 def saved_teacher(

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from kcframe.assemble import build_source, build_student
+from kcframe.build.networks import build_student
+from kcframe.build.source import build_source
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.errors import Interrupted
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 
 SIZES = (12, 8)
 UNITS = {"s1": 32, "s2": 16, "normalisation": "batch"}

@@ -9,14 +9,14 @@ import torch
 from kcframe_objective_softened.options import SoftenedOptions
 from kcframe_objective_softened.softened import Softened
 
-from kcframe.engine import closed_form
-from kcframe.engine.blocks import backward_by_block
+from kcframe.engine.loss import closed_form
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Direct, Head
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
-from kcframe.interfaces.log_odds import from_softmax
 from kcframe.interfaces.objective import BlockTargets, SparseTargets
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
+from kcframe.interfaces.toolkit.log_odds import from_softmax
 from kcframe.taxonomy import Taxonomy
 
 

@@ -10,15 +10,15 @@ from kcframe_objective_softened.options import SoftenedOptions
 from kcframe_objective_softened.softened import Softened
 
 from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.routing import Router
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.engine.teachers.routing import Router
 from kcframe.errors import Interrupted
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 VERTICALS = {"a": ["a0", "a1", "a2", "a3"], "b": ["b0", "b1"]}

@@ -14,17 +14,17 @@ from kcframe_pacing_catch_up.options import CatchUpOptions
 
 from kcframe.builtin.objectives.bce import TopKBce
 from kcframe.builtin.objectives.options import TopKBceOptions
-from kcframe.engine.blocks import backward_by_block
 from kcframe.engine.checkpoint import unpack_weights
+from kcframe.engine.loss.blocks import backward_by_block
+from kcframe.engine.loss.pacing_checks import weights_of
+from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.engine.model import Direct, Head
-from kcframe.engine.pace import weights_of
-from kcframe.engine.targets import SlotIndex, SlotTargets, block_targets
 from kcframe.errors import Interrupted, PluginError
 from kcframe.interfaces.pacing import Progress
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 NAN = math.nan

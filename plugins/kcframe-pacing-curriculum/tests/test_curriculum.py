@@ -10,13 +10,13 @@ from kcframe_pacing_curriculum.curriculum import Curriculum
 from kcframe_pacing_curriculum.options import CurriculumOptions
 
 from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.pace import weights_of
+from kcframe.engine.loss.pacing_checks import weights_of
 from kcframe.errors import Interrupted, PluginError
 from kcframe.interfaces.pacing import Progress
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 
 NAN = math.nan
 

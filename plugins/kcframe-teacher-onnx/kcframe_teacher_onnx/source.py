@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.errors import DataError
-from kcframe.interfaces.label_map import Names, place_outputs, read_names
-from kcframe.interfaces.log_odds import TOLERANCE, ToLogits
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource, prepare_images
+from kcframe.interfaces.toolkit.label_map import Names, place_outputs, read_names
+from kcframe.interfaces.toolkit.log_odds import TOLERANCE, ToLogits
 from kcframe_teacher_onnx.network import OnnxNetwork
 from kcframe_teacher_onnx.options import OnnxOptions
 from kcframe_teacher_onnx.session import CPU, open_session, own_names, refuse_misspelt

@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from kcframe.assemble import load_specialist
+from kcframe.build.saved import load_specialist
 from kcframe.errors import RecipeError
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 
 SPECIALISTS = {
     "kcframe": 1,

@@ -17,7 +17,7 @@ from kcframe_teacher_onnx.source import Onnx
 from onnx import TensorProto, helper
 from torch import nn
 
-from kcframe.assemble import read_file
+from kcframe.build.saved import read_file
 from kcframe.errors import DataError, PluginError
 from kcframe.interfaces.teacher import TeacherContext
 from kcframe.taxonomy import Taxonomy

@@ -13,9 +13,9 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from kcframe.errors import DataError, did_you_mean
-from kcframe.interfaces.label_map import Names, place_outputs, read_names
-from kcframe.interfaces.log_odds import ToLogits
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
+from kcframe.interfaces.toolkit.label_map import Names, place_outputs, read_names
+from kcframe.interfaces.toolkit.log_odds import ToLogits
 from kcframe_teacher_timm.options import TimmOptions
 from kcframe_teacher_timm.weights import read_state_dict, refuse_others
 

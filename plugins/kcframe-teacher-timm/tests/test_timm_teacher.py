@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms.functional import to_pil_image
 
-from kcframe.assemble import read_file
+from kcframe.build.saved import read_file
 from kcframe.errors import DataError
 from kcframe.interfaces.teacher import TeacherContext
-from kcframe.pipeline import run
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run_dir import RunDir
+from kcframe.run.pipeline import run
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.build({"birds": ["wren", "crow", "swift"], "cars": ["sedan", "coupe"]})

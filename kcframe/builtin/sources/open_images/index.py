@@ -1,0 +1,331 @@
+"""Which image has which labels, from tables of tens of millions of rows, in arrays.
+
+n images, L labels of them. An image's id is 16 hexadecimal digits, kept as a 64-bit number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from kcframe.builtin.sources.open_images.files import Metadata
+from kcframe.errors import DataError
+from kcframe.pictures.label_arrays import expanded
+from kcframe.storage.remote import PAUSES_AT_FIRST, explained, patiently
+from kcframe.storage.writing import replacing
+
+NOT_SAID = 4  # instead of a number of quarter turns
+FORMAT = "3"  # of the cached files
+BLOCK = 2**24  # bytes of a table that are looked at together
+DIGITS = np.full(256, 255, np.uint8)
+DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
+
+
+@dataclass(frozen=True)
+class Index:
+    """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
+    `classes[offsets[i]:offsets[i+1]]`, ascending, each once, with ancestors; places among the MIDs.
+    turns: uint8 [n], quarter turns counterclockwise that make it upright, or NOT_SAID. absent_offsets,
+    absent: likewise the classes that are verified absent, with all their kinds; None if nobody asks.
+    confidences: float32 [L], of the labels; None if all count alike."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    classes: np.ndarray
+    turns: np.ndarray
+    absent_offsets: np.ndarray | None = None
+    absent: np.ndarray | None = None
+    confidences: np.ndarray | None = None
+
+
+def image_name(ids: np.ndarray, image: int) -> str:
+    """An image's id as Open Images writes it."""
+    return f"{int(ids[image]):016x}"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What an index is made of. files: label tables (ImageID,Source,LabelName,Confidence). images: the table
+    of rotations, or None. mids: classes that count; above: each one and what it is a kind of, as places in
+    `mids`. min_confidence: labels below are left out. with_absent: whether confidence 0 is kept as well.
+    weighted: whether confidences are kept.
+
+    What a person has verified absent is absent, whatever a machine says; where both are verified, present."""
+
+    metadata: Metadata
+    files: tuple[str, ...]
+    images: str | None
+    mids: tuple[str, ...]
+    above: Sequence[Sequence[int]]
+    min_confidence: float
+    with_absent: bool = False
+    weighted: bool = False
+
+    def fingerprint(self) -> str:
+        """Changes when anything of it does."""
+        how = (self.min_confidence, self.with_absent, self.weighted)
+        said = [FORMAT, repr(how), *self.mids, json.dumps(self.above)]
+        tables = self.files if self.images is None else (*self.files, self.images)
+        said += [self.metadata.fingerprint(file) for file in tables]
+        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+
+
+def cached_index(tables: Tables, folder: str | None) -> Index:
+    """`build_index`, from this machine's cache if it is there. folder: of the cache; None: there is none."""
+    if folder is None:
+        return build_index(tables)
+    path = Path(folder).expanduser() / "open-images" / f"{tables.fingerprint()}.safetensors"
+    if (index := _kept(path)) is not None:
+        return index
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The processes of a fresh machine start together: one reads the tables, the others wait for it.
+        with FileLock(path.with_suffix(".lock")):
+            if (index := _kept(path)) is not None:
+                return index
+            index = build_index(tables)
+            with replacing(path) as part:
+                save_file({name: array for name, array in vars(index).items() if array is not None}, part)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"data.options.cache: {path}: cannot be written: {reason}; give another folder, or null for none"
+        ) from None
+    return index
+
+
+def _kept(path: Path) -> Index | None:
+    """None if it is not there yet, or damaged: then it is made anew."""
+    try:
+        return Index(**load_file(path))
+    except (OSError, SafetensorError, TypeError):
+        return None
+
+
+def build_index(tables: Tables) -> Index:
+    """Read all of it. Labels of other classes are left out, and images without any."""
+    metadata, known = tables.metadata, pa.array(tables.mids, pa.string())
+    # 0.9 of a file is not below a recipe's.
+    least = pa.scalar(np.float32(tables.min_confidence), pa.float32())
+    columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
+    present, absent = _Rows(), _Rows()
+    unsure = tables.min_confidence < 1
+    for file in tables.files:
+
+        def read(file: str = file) -> None:
+            present.back_to(file)
+            absent.back_to(file)
+            line = 2
+            for batch in _table(metadata, file, columns):
+                place = pc.index_in(batch["LabelName"], value_set=known)
+                confidence = batch["Confidence"]
+                ids = _Ids(batch["ImageID"], metadata, file, line)
+                line += len(batch)
+                present.add(ids, place, pc.greater_equal(confidence, least), confidence if unsure else None)
+                if tables.with_absent or unsure:
+                    absent.add(ids, place, pc.equal(confidence, 0))
+
+        _patiently(read, metadata, file)
+    every, labels, sure = present.sorted()
+    if not len(every):
+        raise DataError(
+            f"{metadata.url}: no label in {', '.join(tables.files)} is of a known class with a confidence of "
+            f"{tables.min_confidence} or more"
+        )
+    gone, gone_labels, _ = absent.sorted()
+    found = np.union1d(every, gone) if tables.with_absent else np.unique(every)
+    below, num_classes = _turned_round(tables.above), len(tables.mids)
+    offsets, gone_offsets = (_offsets(found, ids) for ids in (every, gone))
+    if len(gone) and not tables.with_absent:  # of other images, too
+        kept = np.isin(gone, found)
+        gone_offsets, gone_labels = _offsets(found, gone[kept]), gone_labels[kept]
+    del every, gone
+    ends, kinds, _ = expanded(gone_offsets, gone_labels, below)
+    if sure is not None:
+        offsets, labels, sure = _verified_first(offsets, labels, sure, ends, kinds, num_classes)
+    turns = np.full(len(found), NOT_SAID, np.uint8)
+    if tables.images is not None:
+        _patiently(lambda: _add_turns(turns, found, metadata, tables.images), metadata, tables.images)
+    offsets, classes, sure = expanded(offsets, labels, tables.above, sure)
+    if not tables.weighted:
+        sure = None
+    if not tables.with_absent:
+        return Index(found, offsets, classes, turns, confidences=sure)
+    return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, num_classes), sure)
+
+
+def _offsets(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """int64 [n+1]: where each image's rows begin in ascending `ids`, all of which are among `found`."""
+    return np.r_[np.searchsorted(ids, found), len(ids)].astype(np.int64)
+
+
+def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
+    """Read a table, from its beginning again where the connection is lost. DataError, naming it, if that does
+    not help."""
+    try:
+        patiently(read, PAUSES_AT_FIRST if "://" in metadata.url else ())
+    except DataError:
+        raise
+    except Exception as error:  # each storage raises its own
+        raise DataError(f"{metadata.url}/{file}: cannot be read: {explained(error)}") from None
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """A batch's column of image ids. line: of the file, that its first row is in."""
+
+    column: pa.Array
+    metadata: Metadata
+    file: str
+    line: int
+
+    def numbers(self, kept: pa.Array) -> np.ndarray:
+        """Those that are kept, as uint64. DataError, naming the line, for one that is no id."""
+        found, odd = image_numbers(pc.filter(self.column, kept))
+        if odd is None:
+            return found
+        row = int(np.flatnonzero(kept.to_numpy(zero_copy_only=False))[odd])
+        raise DataError(
+            f"{self.metadata.url}/{self.file}: line {self.line + row}: ImageID "
+            f"'{self.column[row].as_py()}' is not 16 hexadecimal digits"
+        )
+
+
+class _Rows:
+    """(image id, class) pairs, as they come, and how sure they are."""
+
+    def __init__(self) -> None:
+        self.ids, self.classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        self.confidences: list[np.ndarray] = []
+        self._before: dict[str, int] = {}
+
+    def back_to(self, file: str) -> None:
+        """Forget what has come since this was first said of a file."""
+        length = self._before.setdefault(file, len(self.ids))
+        del self.ids[length:], self.classes[length:], self.confidences[max(length - 1, 0) :]
+
+    def add(self, ids: _Ids, place: pa.Array, wanted: pa.Array, confidence: pa.Array | None = None) -> None:
+        """Those that are wanted and have a place."""
+        kept = pc.fill_null(pc.and_(wanted, pc.is_valid(place)), False)
+        self.ids.append(ids.numbers(kept))
+        self.classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
+        if confidence is not None:
+            self.confidences.append(pc.filter(confidence, kept).to_numpy(zero_copy_only=False))
+
+    def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """(ids, classes, confidences), ascending, each pair once with its highest confidence."""
+        ids, classes = np.concatenate(self.ids), np.concatenate(self.classes)
+        sure = np.concatenate(self.confidences) if self.confidences else None
+        order = np.lexsort((classes, ids) if sure is None else (-sure, classes, ids))
+        ids, classes = ids[order], classes[order]
+        fresh = np.ones(len(ids), bool)
+        fresh[1:] = (ids[1:] != ids[:-1]) | (classes[1:] != classes[:-1])
+        return ids[fresh], classes[fresh], None if sure is None else sure[order][fresh]
+
+
+def _turned_round(above: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Each class and what it is above: where an animal is absent, so are all its kinds."""
+    below: list[list[int]] = [[] for _ in above]
+    for each, parents in enumerate(above):
+        for parent in parents:
+            below[parent].append(each)
+    return below
+
+
+def _without(
+    offsets: np.ndarray, classes: np.ndarray, other_offsets: np.ndarray, other: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(offsets, classes) without what the same images have in others: what is present is not absent."""
+    mine = _pairs(offsets, classes, num_classes)
+    theirs = _pairs(other_offsets, other, num_classes)
+    kept = np.setdiff1d(mine, theirs, assume_unique=True)
+    counts = np.bincount(kept // num_classes, minlength=len(offsets) - 1)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), (kept % num_classes).astype(np.int32)
+
+
+def _pairs(offsets: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64: each (image, class) as one number, in order."""
+    return np.repeat(np.arange(len(offsets) - 1) * num_classes, np.diff(offsets)) + classes
+
+
+def _verified_first(
+    offsets: np.ndarray,
+    labels: np.ndarray,
+    sure: np.ndarray,
+    gone_offsets: np.ndarray,
+    gone: np.ndarray,
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(offsets, labels, confidences) without those that are not certain and verified absent."""
+    mine = _pairs(offsets, labels, num_classes)
+    theirs = _pairs(gone_offsets, gone, num_classes)
+    kept = (sure >= 1) | ~np.isin(mine, theirs)
+    counts = np.bincount(mine[kept] // num_classes, minlength=len(offsets) - 1)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), labels[kept], sure[kept]
+
+
+def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str) -> None:
+    columns = {"ImageID": pa.string(), "Rotation": pa.float32()}
+    line = 2
+    for batch in _table(metadata, file, columns, optional=("Rotation",)):
+        if "Rotation" not in batch.schema.names:
+            return  # V3 knows of none
+        said = pc.is_valid(batch["Rotation"])
+        numbers = _Ids(batch["ImageID"], metadata, file, line).numbers(said)
+        line += len(batch)
+        quarter = pc.filter(batch["Rotation"], said).to_numpy(zero_copy_only=False) / 90
+        places = np.searchsorted(ids, numbers).clip(0, len(ids) - 1)
+        known = ids[places] == numbers
+        turns[places[known]] = quarter[known].astype(np.int64) % 4
+
+
+def _table(
+    metadata: Metadata, file: str, columns: dict[str, pa.DataType], optional: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """A table's columns, a part at a time. DataError, naming the file, if they are not in it."""
+    where = f"{metadata.url}/{file}"
+    with metadata.open(file) as stream:
+        header = stream.readline().decode("utf-8-sig", "replace").strip().split(",")
+        missing = [name for name in columns if name not in header]
+        if wrong := [name for name in missing if name not in optional]:
+            raise DataError(f"{where}: no column '{wrong[0]}': its first line is {','.join(header)[:120]}")
+        there = {name: kind for name, kind in columns.items() if name not in missing}
+        try:
+            yield from pacsv.open_csv(
+                stream,
+                pacsv.ReadOptions(block_size=BLOCK, column_names=header),
+                convert_options=pacsv.ConvertOptions(column_types=there, include_columns=list(there)),
+            )
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" not in str(error):
+                raise DataError(f"{where}: {error}") from None
+
+
+def image_numbers(ids: pa.Array) -> tuple[np.ndarray, int | None]:
+    """Strings of 16 hexadecimal digits, none of them null, as uint64; and the place of the first that is not
+    of 16 such digits, if one is."""
+    if not len(ids):
+        return np.empty(0, np.uint64), None
+    lengths = pc.binary_length(ids)
+    if pc.min(lengths).as_py() != 16 or pc.max(lengths).as_py() != 16:
+        return np.empty(0, np.uint64), int(pc.index(pc.not_equal(lengths, 16), True).as_py())
+    # All of one length, they lie in one piece: the strings' own memory, without a Python object for each.
+    _, offsets, text = ids.buffers()
+    start = np.frombuffer(offsets, np.int32)[ids.offset]
+    digits = DIGITS[np.frombuffer(text, np.uint8, 16 * len(ids), start)].reshape(-1, 16)
+    if digits.max() == 255:
+        return np.empty(0, np.uint64), int(np.flatnonzero((digits == 255).any(1))[0])
+    bytes_ = digits[:, ::2] << 4 | digits[:, 1::2]
+    return np.ascontiguousarray(bytes_).view(">u8").astype(np.uint64).reshape(-1), None

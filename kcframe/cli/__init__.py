@@ -1,0 +1,1 @@
+"""What each command does; `kcframe.cli.main` only reads the command line."""

@@ -1,1 +1,0 @@
-"""What each command does; `kcframe.cli` only reads the command line."""

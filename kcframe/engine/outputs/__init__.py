@@ -1,1 +1,0 @@
-"""What teachers say, asked once and kept: every arm and every later run reads it instead of asking again."""

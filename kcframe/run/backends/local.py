@@ -1,0 +1,41 @@
+"""Everything in this process, one stage after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from kcframe.engine.world import World
+from kcframe.errors import RecipeError
+from kcframe.recipe.schema import Recipe
+from kcframe.run.backends.base import Backend, Watcher
+from kcframe.stages.stages import Stage, run_stage
+from kcframe.storage.run_dir import RunDir
+
+
+class LocalBackend(Backend):
+    """`execution: {backend: local}`."""
+
+    def run(
+        self,
+        stages: Sequence[Stage],
+        recipe: Recipe,
+        run_dir: RunDir,
+        watcher: Watcher,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        world = World(device=choose_device(recipe.execution.device))
+        for stage in stages:
+            listener = watcher.begin(stage)
+            run_stage(stage, recipe, run_dir, world, listener, should_stop)
+            watcher.end(stage)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """'auto', 'cpu' or 'cuda' as a device. RecipeError if there is no such device here."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("execution.device: cuda is asked for, but torch sees no GPU here; use auto or cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

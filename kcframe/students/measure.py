@@ -1,0 +1,234 @@
+"""How good a student is on pictures other than its run's, what its probabilities are worth, and what it
+takes for what.
+
+n images, N classes. All figures are percentages (0-100) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kcframe.build.saved import load_specialist
+from kcframe.engine.evaluation.evaluate import Evaluation, Settings, as_json, evaluate
+from kcframe.engine.model import count_parameters
+from kcframe.interfaces.data import Labels, known_images
+from kcframe.report.results import FIGURES, apart, gap_closed, united
+from kcframe.storage.layout import RESULTS, WEIGHTS, specialist_folder
+from kcframe.storage.run_dir import RunDir
+from kcframe.students.labelled_pictures import Pictures
+from kcframe.students.load import Classifier
+from kcframe.taxonomy import Taxonomy
+
+BINS = 15  # of confidence, as in Guo et al. 2017
+PAIRS = 10  # most confused pairs, within verticals and across
+TIMED = 5  # turns of the network alone
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether a probability of 0.8 is right in 80 of 100 cases (Guo et al. 2017, "On Calibration of Modern
+    Neural Networks"), for the most probable leaf class of each image that has a leaf label.
+
+    error: the expected calibration error, the mean over images of |share right - mean probability| of their
+    bin. bins: (mean probability, share right, images) of those that are not empty, in 0..1.
+    """
+
+    error: float
+    bins: tuple[tuple[float, float, int], ...]
+
+
+def calibrate(probabilities: Tensor, right: Tensor, num_bins: int = BINS) -> Calibration:
+    """probabilities: float [n] in 0..1. right: bool [n]. Bins of equal width."""
+    places = (probabilities * num_bins).long().clamp(0, num_bins - 1)
+    counts = torch.bincount(places, minlength=num_bins)
+    confidence = torch.bincount(places, probabilities.double(), num_bins)
+    hits = torch.bincount(places, right.double(), num_bins)
+    filled = counts > 0
+    error = float((hits - confidence).abs().sum() / max(len(probabilities), 1))
+    rows = zip(
+        (confidence[filled] / counts[filled]).tolist(),
+        (hits[filled] / counts[filled]).tolist(),
+        counts[filled].tolist(),
+        strict=True,
+    )
+    return Calibration(100 * error, tuple(rows))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One arm on some pictures.
+
+    seconds: for loading, network and figures together. network_images_per_second: of the network alone.
+    retention: vertical -> its AP over its specialist's, None where there is none.
+    within, across: (true class, taken for, images), most images first.
+    """
+
+    evaluation: Evaluation
+    calibration: Calibration
+    within: list[tuple[str, str, int]]
+    across: list[tuple[str, str, int]]
+    seconds: float
+    network_images_per_second: float
+    parameters: int
+    retention: dict[str, float | None]
+
+
+def measure(
+    classifier: Classifier, pictures: Pictures, specialists: dict[str, Any] | None, settings: Settings
+) -> Measured:
+    """Everything about one arm. specialists: as `measure_specialists` gives them."""
+    taxonomy = classifier.taxonomy
+    labels = pictures.labels.take(pictures.indices)
+    began = time.perf_counter()
+    absent = None if pictures.absent is None else pictures.absent.take(pictures.indices)
+    found = evaluate(
+        classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings, absent
+    )
+    seconds = time.perf_counter() - began
+    labels = pictures.labels.take(found.measured).likely()
+    leaf = torch.from_numpy(taxonomy.is_leaf)
+    rows, classes = labels.rows(), labels.classes.long()
+    has_leaf = torch.zeros(len(labels), dtype=torch.bool)
+    has_leaf[rows[leaf[classes]]] = True
+    right = _is_label(found.top_classes[:, 0], labels)
+    within, across = _pairs(found.top_classes[:, 0], right, labels, taxonomy)
+    teachers = {} if specialists is None else specialists["per_vertical"]
+    retention = {
+        name: _share(row["ap"], teachers.get(name, {}).get("ap")) for name, row in found.per_vertical.items()
+    }
+    return Measured(
+        found,
+        calibrate(found.top_probabilities[has_leaf, 0], right[has_leaf]),
+        within,
+        across,
+        seconds,
+        _network_speed(classifier, pictures, settings),
+        count_parameters(classifier.student),
+        retention,
+    )
+
+
+def measure_specialists(
+    run_dir: RunDir, pictures: Pictures, taxonomy: Taxonomy, settings: Settings
+) -> dict[str, Any] | None:
+    """The run's specialists, each on its own vertical's pictures, united as in results.json; None if the run
+    directory has none, or none whose vertical has pictures."""
+    found = []
+    for vertical, name in enumerate(taxonomy.verticals):
+        file = f"{specialist_folder(name)}/{WEIGHTS}"
+        if not run_dir.exists(file):
+            continue
+        network, _ = load_specialist(run_dir.path(file))
+        new_ids = torch.from_numpy(taxonomy.local_ids(vertical))
+        labels = pictures.labels.restrict(new_ids)
+        own_absent = None if pictures.absent is None else pictures.absent.restrict(new_ids)
+        indices = known_images(labels.likely(), own_absent)
+        if not len(indices):
+            continue
+        alone = evaluate(
+            network.to(settings.device),
+            pictures.images,
+            labels.take(indices),
+            indices,
+            taxonomy.only(vertical),
+            settings,
+            None if own_absent is None else own_absent.take(indices),
+        )
+        found.append({**alone.summary(), "parameters": count_parameters(network)})
+    return united(found) if found else None
+
+
+def as_results(
+    measured: dict[str, Measured], specialists: dict[str, Any] | None, run_dir: RunDir, split: str | None
+) -> dict[str, Any]:
+    """The same content as a run's results.json, so that the same tables show it. split: of the data."""
+    about = run_dir.read_json(RESULTS) if run_dir.exists(RESULTS) else {"name": str(run_dir), "seed": "?"}
+    baseline = about.get("baseline") if about.get("baseline") in measured else None
+    base = measured[baseline].evaluation.mean("ap") if baseline else None
+    top = specialists["mpvap"] if specialists else None
+    arms = {}
+    for name, each in measured.items():
+        summary = each.evaluation.summary()
+        arms[name] = {
+            **{figure: summary[figure] for figure in FIGURES},
+            "parameters": each.parameters,
+            "gap_closed": gap_closed(summary["mpvap"], base, top),
+            "per_vertical": summary["per_vertical"],
+            **apart(summary["per_vertical"]),
+        }
+    return {
+        "name": about["name"],
+        "seed": about["seed"],
+        "split": split,
+        "baseline": baseline,
+        "arms": arms,
+        "specialists": specialists,
+    }
+
+
+def details(measured: Measured) -> dict[str, Any]:
+    """What results.json does not have, as plain data."""
+    return {
+        "calibration_error": measured.calibration.error,
+        "reliability": [list(row) for row in measured.calibration.bins],
+        "retention": measured.retention,
+        "confused_within": measured.within,
+        "confused_across": measured.across,
+        "confusion": as_json(measured.evaluation)["confusion"],
+        "seconds": measured.seconds,
+        "network_images_per_second": measured.network_images_per_second,
+    }
+
+
+def _share(value: float | None, of: float | None) -> float | None:
+    return None if value is None or not of else 100 * value / of
+
+
+def _is_label(guesses: Tensor, labels: Labels) -> Tensor:
+    """bool [n]: whether each image's guess [n] is one of its labels."""
+    right = torch.zeros(len(labels), dtype=torch.bool)
+    rows = labels.rows()
+    right[rows[labels.classes.long() == guesses[rows]]] = True
+    return right
+
+
+def _pairs(
+    guesses: Tensor, right: Tensor, labels: Labels, taxonomy: Taxonomy
+) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, int]]]:
+    """What wrong images show and what they are taken for: in a vertical of the true class, and in no such."""
+    within: Counter[tuple[int, int]] = Counter()
+    across: Counter[tuple[int, int]] = Counter()
+    for image in (~right).nonzero().flatten().tolist():
+        guess = int(guesses[image])
+        homes = {v for v, _ in taxonomy.locate(guess)}
+        for true in labels.of(image):
+            if taxonomy.is_leaf[true]:
+                near = any(v in homes for v, _ in taxonomy.locate(true))
+                (within if near else across)[true, guess] += 1
+    names = taxonomy.classes
+    return tuple(
+        [
+            (names[true], names[guess], count)
+            for (true, guess), count in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:PAIRS]
+        ]
+        for pairs in (within, across)
+    )
+
+
+def _network_speed(classifier: Classifier, pictures: Pictures, settings: Settings) -> float:
+    """Images a second of the network alone, median over a few turns of one batch."""
+    images, _ = pictures.images.load_readable(pictures.indices[: settings.batch_size], None)
+    classifier.logits(images)
+    turns = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        classifier.logits(images)
+        turns.append(time.perf_counter() - began)
+    return len(images) / median(turns)
