@@ -1,4 +1,4 @@
-"""What a run shows in a terminal: one bar for the stages, one for each at work, a line for each that ends.
+"""The display of a run in a terminal: a bar for all stages, one for each at work, a line for each that ends.
 Where the output is no terminal, only the lines."""
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from kcframe.engine.evaluation.evaluate import Evaluation
-from kcframe.engine.trainer import Listener
-from kcframe.stages.stages import Stage
+from kcframe.engine.observer import Observer
+from kcframe.stages.base import Stage
 
 
 class RunDisplay(AbstractContextManager):
-    """A `Watcher` that prints."""
+    """A run's observer that prints. should_stop: what it says when it is asked whether to stop."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, console: Console, should_stop: Callable[[], bool] = lambda: False):
+        self.console, self.should_stop = console, should_stop
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -47,9 +47,11 @@ class RunDisplay(AbstractContextManager):
     def plan(self, stages: Sequence[Stage], done: int) -> None:
         self.whole = self.progress.add_task("stages", total=len(stages), completed=done, note="")
 
-    def begin(self, stage: Stage) -> Listener:
+    def begin(self, stage: Stage) -> Observer:
         task = self.progress.add_task(str(stage), total=None, note="")
-        self.shown[stage] = _StageDisplay(self.progress, task, lambda text: self.say(f"  {stage}: {text}"))
+        self.shown[stage] = _StageDisplay(
+            self.progress, task, lambda text: self.say(f"  {stage}: {text}"), self.should_stop
+        )
         return self.shown[stage]
 
     def end(self, stage: Stage) -> None:
@@ -61,8 +63,14 @@ class RunDisplay(AbstractContextManager):
 
 
 class _StageDisplay:
-    def __init__(self, progress: Progress, task: TaskID, say: Callable[[str], None]):
-        self.progress, self.task, self.say = progress, task, say
+    def __init__(
+        self,
+        progress: Progress,
+        task: TaskID,
+        say: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ):
+        self.progress, self.task, self.say, self.should_stop = progress, task, say, should_stop
         self.began = time.monotonic()
         self.note = ""
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kcframe.engine.plugin_calls import ask, ask_tensor, shaped
+from kcframe.engine.plugin_calls import call_for_tensor, call_plugin, shaped
 from kcframe.errors import PluginError
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.component import label
@@ -64,20 +64,20 @@ class Head(nn.Module):
 
     def shared(self, features: Tensor) -> Tensor:
         """[B, D] -> what every block starts from [B, D']."""
-        return ask(self.expander, "shared", features)
+        return call_plugin(self.expander, "shared", features)
 
     def block(self, vertical: int, shared: Tensor) -> Tensor:
         """[B, D'] -> one vertical's paced logits [B, N_v], the y of eq. 2 and 4."""
         rows, size = shared.shape[0], self.sizes[vertical]  # len() would fix it in an exported network
         width = self.expander.block_features(vertical)
-        hidden = ask_tensor(self.expander, "block", (rows, width), vertical, shared)
-        logits = ask_tensor(self.classifiers[vertical], "forward", (rows, size), hidden)
-        return ask_tensor(self.pacing, "forward", (rows, size), logits, vertical)
+        hidden = call_for_tensor(self.expander, "block", (rows, width), vertical, shared)
+        logits = call_for_tensor(self.classifiers[vertical], "forward", (rows, size), hidden)
+        return call_for_tensor(self.pacing, "forward", (rows, size), logits, vertical)
 
 
 def _classifier(expander: Expander, vertical: int, size: int, bias: bool) -> nn.Module:
     """The expander's own classifier of a vertical, or an nn.Linear."""
-    own = ask(expander, "classifier", vertical, size, bias)
+    own = call_plugin(expander, "classifier", vertical, size, bias)
     if own is None:
         return nn.Linear(expander.block_features(vertical), size, bias=bias)
     if not isinstance(own, nn.Module):
@@ -100,7 +100,7 @@ class Student(nn.Module):
         """images: float [B, C, H, W] in 0..1 -> features [B, D]."""
         b = self.backbone
         prepared = prepare_images(images, b.mean, b.std, b.input_size, b.channels)
-        return ask_tensor(b, "forward", (images.shape[0], b.num_features), prepared)
+        return call_for_tensor(b, "forward", (images.shape[0], b.num_features), prepared)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, H, W] in 0..1 -> all verticals' logits in slot order [B, S]."""

@@ -12,7 +12,7 @@ from kcframe.errors import KcframeError, PluginError
 from kcframe.interfaces.component import label
 
 
-def ask(plugin: Any, method: str, *arguments: Any) -> Any:
+def call_plugin(plugin: Any, method: str, *arguments: Any) -> Any:
     """Call a plugin's method. What it raises becomes a PluginError with its name, file and line."""
     try:
         # Modules are called, not their forward: somebody may have hooks on them.
@@ -27,9 +27,9 @@ def ask(plugin: Any, method: str, *arguments: Any) -> Any:
         ) from error
 
 
-def ask_tensor(plugin: Any, method: str, shape: tuple[int, ...], *arguments: Any) -> Tensor:
+def call_for_tensor(plugin: Any, method: str, shape: tuple[int, ...], *arguments: Any) -> Tensor:
     """Call a plugin's method that gives a tensor of `shape`. PluginError if it gives anything else."""
-    return shaped(plugin, method, shape, ask(plugin, method, *arguments))
+    return shaped(plugin, method, shape, call_plugin(plugin, method, *arguments))
 
 
 def shaped(plugin: Any, what: str, shape: tuple[int, ...], given: Any) -> Tensor:

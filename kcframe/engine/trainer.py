@@ -1,43 +1,40 @@
-"""One network's training, from its first step (or its checkpoint) to its last."""
+"""One network's training, from its first step (or its checkpoint) to its last: epochs, evaluations,
+checkpoints, stops. What a step does: `step`. What a checkpoint holds: `state`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kcframe.engine import state
 from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.checkpoint import pack, unpack
 from kcframe.engine.data.bad_images import BadImages
-from kcframe.engine.data.batches import Batch, Plan, load_batches
+from kcframe.engine.data.batches import Batch, BatchPlan, load_batches
 from kcframe.engine.data.sampler import Sampler
-from kcframe.engine.evaluation.evaluate import Evaluation
-from kcframe.engine.loss.blocks import backward_by_block
-from kcframe.engine.loss.closed_form import Workspace
-from kcframe.engine.loss.pacing_checks import readings_of, temperatures_of, weights_of
-from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
+from kcframe.engine.data.split import Split
+from kcframe.engine.ema import AveragedWeights
+from kcframe.engine.evaluation.evaluate import Evaluation, Evaluator
+from kcframe.engine.loss.blocks import Outcome
+from kcframe.engine.loss.pacing_checks import readings_of
 from kcframe.engine.metrics_log import MetricsLog
 from kcframe.engine.model import Student
-from kcframe.engine.optimizer import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate_at,
-    restore_optimizer,
-    set_learning_rate,
-)
+from kcframe.engine.observer import Observer, Silent
+from kcframe.engine.optimizer import build_optimizer, learning_rate_at
 from kcframe.engine.progress import Smoothed
+from kcframe.engine.step import TrainStep
 from kcframe.engine.teachers.routing import Router
 from kcframe.engine.throughput import Throughput
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, TrainingError
 from kcframe.interfaces.callback import StageInfo
-from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.pacing import Progress
 from kcframe.recipe.schema import Train
@@ -46,42 +43,38 @@ from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 
-class Listener(Protocol):
-    """Told what happens while it happens; shows it to someone."""
-
-    def step(self, step: int, num_steps: int, loss: float) -> None: ...
-
-    def evaluated(self, epoch: int, evaluation: Evaluation) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One network to train, with everything it learns from.
+    """One network to train, with everything that it learns from.
 
     name: for messages. folder: the stage's, below the run directory. settings: the recipe's part that
-    decides it, for trackers. labels: of `images`, in the
-    taxonomy's ids. indices: int64 [n], the images to learn from. router: None if no teacher is asked.
-    evaluation: measures the network as it is. max_bad_fraction: of the split, that may be unreadable.
-    absent: of `images`, in the taxonomy's ids; None: nothing is unknown.
+    decides it, for trackers. split: what it learns from, in the taxonomy's ids. router: None if no teacher is
+    asked. evaluator: what measures it; None: nothing does.
     """
 
     name: str
     folder: str
-    settings: Mapping[str, Any]
     student: Student
     objective: Objective
     taxonomy: Taxonomy
-    images: ImageSet
-    labels: Labels
-    indices: Tensor
-    router: Router | None
+    split: Split
     train: Train
     seed: int
-    evaluation: Callable[[], Evaluation]
-    max_bad_fraction: float = 0.0
-    absent: Labels | None = None
+    router: Router | None = None
+    evaluator: Evaluator | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How this process goes through a job; nothing here changes what is learned, but for rounding.
+
+    loader_workers: processes that load pictures ahead; 0: none. images_per_pass: see
+    `execution.images_per_pass`.
+    """
+
+    loader_workers: int = 0
+    images_per_pass: int | None = None
 
 
 class Trainer:
@@ -93,34 +86,54 @@ class Trainer:
         job: Job,
         run_dir: RunDir,
         world: World,
-        listener: Listener,
-        should_stop: Callable[[], bool] = lambda: False,
-        loader_workers: int = 0,
+        observer: Observer | None = None,
         callbacks: Callbacks | None = None,
+        *,
+        loop: Loop | None = None,
     ):
-        """loader_workers: processes that load pictures ahead; 0: none, this one loads them."""
-        self.loader_workers = loader_workers
-        self.callbacks = callbacks or Callbacks((), listener.say)
-        self.job, self.run_dir, self.world, self.listener = job, run_dir, world, listener
-        self.should_stop = should_stop
+        self.job, self.run_dir, self.world, self.loop = job, run_dir, world, loop or Loop()
+        self.observer = observer or Silent()
+        self.callbacks = callbacks or Callbacks((), self.observer.say)
         self.student = job.student.to(world.device)
-        self.objective = job.objective.to(world.device)
-        self.optimizer = build_optimizer(self.student, job.train)
-        self.sampler = Sampler(job.indices, job.train.batch_size, job.seed)
-        self.index = SlotIndex(job.taxonomy, world.device)
-        if self.sampler.smallest_batch < world.size:
-            raise TrainingError(
-                f"{job.name}: its batches are as small as {self.sampler.smallest_batch} of its "
-                f"{len(job.indices)} images, too few for {world.size} workers: use fewer workers, or a "
-                f"larger train.batch_size than {job.train.batch_size}"
-            )
+        self.sampler = Sampler(job.split.indices, job.train.batch_size, job.seed)
+        self._refuse_too_many_workers()
         self.num_steps = self.sampler.batches_per_epoch * job.train.epochs
         self.step = 0
+        optimizer, objective = build_optimizer(self.student, job.train), job.objective.to(world.device)
+        self.one_step = TrainStep(
+            self.student,
+            objective,
+            optimizer,
+            job.router,
+            taxonomy=job.taxonomy,
+            train=job.train,
+            world=world,
+            images_per_pass=self.loop.images_per_pass,
+        )
+        self.ema = None if job.train.ema is None else AveragedWeights(self.student, job.train.ema)
         self.smoothed = Smoothed(job.taxonomy.num_verticals)
+        self.parts: dict[str, state.Part | None] = {
+            "model": state.Module(self.student),
+            "ema": self.ema,
+            "objective": state.Module(objective),
+            "optimizer": state.Optimizer(optimizer),
+            "smoothed": self.smoothed,
+            "random": state.RandomNumbers(torch.device("cpu")),
+            "random_cuda": state.RandomNumbers(world.device) if world.device.type == "cuda" else None,
+            "routed": job.router,
+        }
         self.checkpoint_name = f"{job.folder}/{CHECKPOINT}"
         self.throughput = Throughput()
-        self.workspace = Workspace()
-        self.bad = BadImages(len(job.images), job.max_bad_fraction)
+        self.bad = BadImages(len(job.split.images), job.split.max_bad_fraction)
+
+    def _refuse_too_many_workers(self) -> None:
+        smallest, job = self.sampler.smallest_batch, self.job
+        if smallest < self.world.size:
+            raise TrainingError(
+                f"{job.name}: its batches are as small as {smallest} of its {len(job.split)} images, too few "
+                f"for {self.world.size} workers: use fewer workers, or a larger train.batch_size than "
+                f"{job.train.batch_size}"
+            )
 
     def run(self) -> Evaluation | None:
         """Train to the end and measure the finished network (on rank 0; None elsewhere).
@@ -132,58 +145,97 @@ class Trainer:
         self.callbacks.tell("begin", self._about())
         finished = False
         try:
-            found = self._to_the_end()
+            evaluation = self._to_the_end()
             finished = True
         finally:
             self.callbacks.tell("end", finished)
-        return found
+        return evaluation
+
+    @contextmanager
+    def finished_network(self) -> Iterator[Student]:
+        """The network that is measured and saved; with train.ema its weights are the average."""
+        with nullcontext() if self.ema is None else self.ema.applied():
+            yield self.student
 
     def _to_the_end(self) -> Evaluation | None:
-        found = None
-        job, world = self.job, self.world
-        skips = job.max_bad_fraction > 0
-        plan = Plan(job.images, job.labels, self.sampler, job.seed, world.rank, world.size, skips, job.absent)
-        batches = load_batches(plan, range(self.step, self.num_steps), self.loader_workers)
-        train, per_epoch = self.job.train, self.sampler.batches_per_epoch
+        evaluation = None
         self.student.train()
-        while self.step < self.num_steps:
-            began = time.perf_counter()
-            batch = next(batches)
-            self.bad.add(batch.bad, len(batch.images))
-            terms = self.one_step(batch)
-            loss = sum(float(term.sum()) for term in terms.values())
-            self.throughput.add(batch.whole, time.perf_counter() - began)
-            if not math.isfinite(loss):
-                self._diverged(terms)
-            self.listener.step(self.step, self.num_steps, loss)
-            if self.step % train.log_every == 0 or self.step == self.num_steps:
-                self._note("step", self.step / per_epoch, self._readings(terms, loss))
-            end_of_epoch = self.step % per_epoch == 0
-            if self.world.rank == 0 and end_of_epoch and train.evaluates_after(self.step // per_epoch):
-                found = self._evaluate()
-                self.listener.evaluated(self.step // per_epoch, found)
-                self._note("evaluation", self.step // per_epoch, found.summary())
-            stop = self.world.any(self.should_stop())
-            due = train.checkpoint_every and self.step % train.checkpoint_every == 0
-            if end_of_epoch or due or stop:
-                # Before the checkpoint: what it has passed is listed.
-                self.bad.write(self.run_dir, job.folder, world.rank)
-                self.bad.count(world)
-            if self.world.rank == 0 and (end_of_epoch or due or stop):
-                self.log.flush()
-                self.run_dir.write(self.checkpoint_name, pack(self.state()))
+        for batch, began in self._batches():
+            outcome, loss = self._learn(batch, began)
+            if self._is_due_to_log():
+                self._note("step", self.step / self.sampler.batches_per_epoch, self._readings(outcome, loss))
+            if self._is_due_to_evaluate():
+                evaluation = self._evaluate_epoch()
+            stop = self.world.any(self.observer.should_stop())
+            if stop or self._is_due_to_save():
+                self._save()
             if stop and self.step < self.num_steps:
                 raise Interrupted(f"stopped at step {self.step} of {self.num_steps} of {self.job.name}")
-        if self.world.rank:
+        if self.world.rank or self.job.evaluator is None:
             return None
         # None if all that was left to do after an interruption is this.
-        return found or self._evaluate()
+        return evaluation or self._evaluate()
+
+    def _batches(self) -> Iterator[tuple[Batch, float]]:
+        """The batches that are left, each with the time at which this process began to wait for it."""
+        job, world = self.job, self.world
+        plan = BatchPlan(job.split, self.sampler, job.seed, world.rank, world.size)
+        batches = load_batches(plan, range(self.step, self.num_steps), self.loop.loader_workers)
+        while self.step < self.num_steps:
+            began = time.perf_counter()
+            yield next(batches), began
+
+    def _learn(self, batch: Batch, began: float) -> tuple[Outcome, float]:
+        """One step, and its loss. TrainingError if that is not finite."""
+        self.bad.add(batch.bad, len(batch.images))
+        rate = learning_rate_at(self.job.train, self.step, self.num_steps)
+        outcome = self.one_step(batch, self.progress(), rate)
+        if self.ema is not None:
+            self.ema.update(self.step)
+        self.step += 1
+        self.smoothed.add(outcome.loss_by_vertical(), outcome.tallies, self.world)
+        loss = outcome.loss()
+        self.throughput.add(batch.whole, time.perf_counter() - began)
+        if not math.isfinite(loss):
+            self._diverged(outcome.terms)
+        self.observer.step(self.step, self.num_steps, loss)
+        return outcome, loss
+
+    # -- what is due after a step -------------------------------------------------------------------
+
+    @property
+    def _ends_epoch(self) -> bool:
+        return self.step % self.sampler.batches_per_epoch == 0
+
+    @property
+    def _epoch(self) -> int:
+        """Epochs finished."""
+        return self.step // self.sampler.batches_per_epoch
+
+    def _is_due_to_log(self) -> bool:
+        return self.step % self.job.train.log_every == 0 or self.step == self.num_steps
+
+    def _is_due_to_evaluate(self) -> bool:
+        due = self._ends_epoch and self.job.train.evaluates_after(self._epoch)
+        return due and self.world.rank == 0 and self.job.evaluator is not None
+
+    def _is_due_to_save(self) -> bool:
+        every = self.job.train.checkpoint_every
+        return self._ends_epoch or (every is not None and self.step % every == 0)
+
+    # -- evaluation and metrics ---------------------------------------------------------------------
+
+    def _evaluate_epoch(self) -> Evaluation:
+        evaluation = self._evaluate()
+        self.observer.evaluated(self._epoch, evaluation)
+        self._note("evaluation", self._epoch, evaluation.summary())
+        return evaluation
 
     def _evaluate(self) -> Evaluation:
-        """Measures the network as it is; how often changes nothing, whatever random numbers it takes."""
+        """Measures the network; how often changes nothing, whatever random numbers it takes."""
         devices = [self.world.device] if self.world.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            return self.job.evaluation()
+        with torch.random.fork_rng(devices), self.finished_network() as network:
+            return self.job.evaluator(network)
 
     def _note(self, kind: str, epoch: float, readings: dict[str, Any]) -> None:
         line = {"kind": kind, "step": self.step, "epoch": epoch, **readings}
@@ -202,79 +254,33 @@ class Trainer:
             num_steps=self.num_steps,
         )
 
-    def one_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Learn from one batch; each term of the loss, float32 [M]."""
-        job, world = self.job, self.world
-        images, labels = batch.images.to(world.device, non_blocking=True), batch.labels
-        hard, soft = self._listed(labels), None
-        absent = None if batch.absent is None else self._listed(batch.absent)
-        with self._autocast():
-            pacing, progress = self.student.head.pacing, self.progress()
-            weights, temperatures = weights_of(pacing, progress), temperatures_of(pacing, progress)
-            if job.router is not None:
-                scale = None if temperatures is None else self.index.by_class(temperatures)
-                said = job.router(images, labels, scale, batch.epoch, batch.indices)
-                soft = SlotTargets(self.index, len(labels), *said)
-            self.optimizer.zero_grad(set_to_none=True)
-            set_learning_rate(self.optimizer, learning_rate_at(job.train, self.step, self.num_steps))
-            outcome = backward_by_block(
-                self.student.head,
-                self.objective,
-                self.student.features(images),
-                lambda vertical: block_targets(hard, soft, vertical, temperatures, absent),
-                weights,
-                batch.whole,
-                self.workspace,
-                None if job.train.gradient_filter == "off" else job.train.gradient_filter,
-            )
-        # Each worker divided by the whole batch, so the sum is the whole batch's mean.
-        world.sum(p.grad for p in self.student.parameters() if p.grad is not None)
-        terms = outcome.terms
-        world.sum(terms.values())
-        clip_gradients(self.student, job.train.clip_gradient_norm)
-        self.optimizer.step()
-        self.step += 1
-        self.smoothed.add(torch.stack(list(terms.values())).sum(0), outcome.tallies, world)
-        return terms
-
-    def _listed(self, labels: Labels) -> SlotTargets:
-        """As targets: how sure each of them is."""
-        listed = (t.to(self.world.device) for t in (labels.rows(), labels.classes, labels.sure()))
-        return SlotTargets(self.index, len(labels), *listed)
-
-    def _autocast(self):
-        if self.job.train.precision == "bfloat16":
-            return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
-        return nullcontext()
-
     def progress(self) -> Progress:
         """Where training stands, for pacing."""
-        epoch = self.step / self.sampler.batches_per_epoch
         smoothed, told = self.smoothed, self.student.head.pacing.uses_accuracy
         return Progress(
-            self.step,
-            self.num_steps,
-            epoch,
-            self.job.train.epochs,
-            smoothed.loss.clone(),
-            smoothed.accuracy if told else None,
-            smoothed.teacher_accuracy if told else None,
+            step=self.step,
+            num_steps=self.num_steps,
+            epoch=self.step / self.sampler.batches_per_epoch,
+            num_epochs=self.job.train.epochs,
+            loss=smoothed.loss.clone(),
+            accuracy=smoothed.accuracy if told else None,
+            teacher_accuracy=smoothed.teacher_accuracy if told else None,
         )
 
-    def _readings(self, terms: dict[str, Tensor], loss: float) -> dict[str, Any]:
+    def _readings(self, outcome: Outcome, loss: float) -> dict[str, Any]:
         pacing, smoothed = self.student.head.pacing, self.smoothed
         paced = readings_of(pacing)
         if pacing.uses_accuracy:
             paced |= {"accuracy": smoothed.accuracy, "teacher_accuracy": smoothed.teacher_accuracy}
         return {
             "loss": loss,
-            "terms": {name: float(term.sum()) for name, term in terms.items()},
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "terms": {name: float(term.sum()) for name, term in outcome.terms.items()},
+            "learning_rate": self.one_step.learning_rate,
             "vertical_loss": _plain(smoothed.loss),
             **{name: _plain(values) for name, values in paced.items()},
         }
 
-    def _diverged(self, terms: dict[str, Tensor]) -> None:
+    def _diverged(self, terms: Mapping[str, Tensor]) -> None:
         bad = {
             self.job.taxonomy.verticals[v]
             for term in terms.values()
@@ -286,37 +292,26 @@ class Trainer:
             f"{self.job.train.learning_rate}, or set train.clip_gradient_norm"
         )
 
-    # -- checkpoint -------------------------------------------------------------------------------
+    # -- checkpoint ---------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        router = self.job.router
-        return {
-            "step": self.step,
-            "model": self.student.state_dict(),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "smoothed": self.smoothed.state(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self.world.device.type == "cuda" else None,
-            "routed": [router.images_routed, router.teacher_images] if router else None,
-        }
+    def _save(self) -> None:
+        # Before the checkpoint: what it has passed is listed.
+        self.bad.write(self.run_dir, self.job.folder, self.world.rank)
+        self.bad.count(self.world)
+        if self.world.rank == 0:
+            self.log.flush()
+            self.run_dir.write(self.checkpoint_name, pack({"step": self.step, **state.save(self.parts)}))
 
     def _resume(self) -> None:
         if not self.run_dir.exists(self.checkpoint_name):
             return
         self.bad.read(self.run_dir, self.job.folder, self.world.rank, self.world.size)
         saved = unpack(self.run_dir.read(self.checkpoint_name), self.run_dir.shown(self.checkpoint_name))
-        self.student.load_state_dict(saved["model"])
-        self.objective.load_state_dict(saved["objective"])
-        restore_optimizer(self.optimizer, saved["optimizer"])
         self.step = saved["step"]
-        self.smoothed.restore(saved["smoothed"])
-        torch.set_rng_state(saved["random"])
-        if saved["random_cuda"] is not None and self.world.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["random_cuda"])
-        if self.job.router is not None and saved["routed"]:
-            self.job.router.images_routed, self.job.router.teacher_images = saved["routed"]
+        if missing := state.restore(self.parts, saved):
+            self.observer.say(
+                f"its checkpoint was written by an older kcframe: it has no {', '.join(missing)}"
+            )
 
 
 def _plain(values: Tensor) -> list[float | None]:

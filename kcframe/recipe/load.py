@@ -20,13 +20,13 @@ from kcframe.recipe.document import (
     parse_overrides,
     read_document,
 )
-from kcframe.recipe.schema import Recipe, Student
+from kcframe.recipe.schema import Recipe, StudentSpec
 from kcframe.recipe.search import searched_arm, with_values
 
 # Of an arm; written out, so that their options are too: a run's own recipe.yaml is the same recipe.
 DEFAULTS = {
-    "pacing": Student.model_fields["pacing"].default.name,
-    "teachers": [ref.name for ref in Student.model_fields["teachers"].default],
+    "pacing": StudentSpec.model_fields["pacing"].default.name,
+    "teachers": [ref.name for ref in StudentSpec.model_fields["teachers"].default],
 }
 
 

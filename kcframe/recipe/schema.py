@@ -76,6 +76,13 @@ class Train(Section):
         description="images whose gradient hardly counts are left out of a block's backward products, up to "
         "this relative error of the block's weight gradient, e.g. 1e-3",
     )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, warmed up as min(ema, (1 + step) / (10 + step)); "
+        "figures and saved weights are then the average's. null: off",
+    )
     log_every: int = Field(10, ge=1, description="steps between lines in the metrics")
     evaluate_every: int = Field(1, ge=0, description="epochs between evaluations; 0: only at the end")
     checkpoint_every: int | None = Field(
@@ -104,7 +111,7 @@ class Specialists(Section):
     train: Train
 
 
-class Student(Section):
+class StudentSpec(Section):
     """One student: its network, what it learns from, and its budget."""
 
     backbone: PluginRef
@@ -219,6 +226,12 @@ class Execution(Section):
     packages: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
         (), description="plugins that a cluster installs for a submitted job, pinned, e.g. kcframe-x==1.2"
     )
+    images_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="most images that a worker takes through the network at once; a larger batch goes in "
+        "several passes whose gradients add up. null: all of a step's at once",
+    )
     max_failures: int = Field(3, ge=0, description="how often a stage may lose a worker and go on")
 
     @model_validator(mode="after")
@@ -233,7 +246,7 @@ class Execution(Section):
 
 
 class Recipe(Section):
-    """A whole recipe, with every arm written out in full (see `kcframe.recipe.arms`)."""
+    """A whole recipe, with every arm written out in full."""
 
     kcframe: Literal[1] = Field(description="version of the recipe format")
     name: Name
@@ -241,7 +254,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     data: PluginRef
     specialists: Specialists | None = Field(None, description="left out: no specialists are trained")
-    arms: dict[Name, Student] = Field(min_length=1)
+    arms: dict[Name, StudentSpec] = Field(min_length=1)
     baseline: str | None = Field(None, description="the arm that gap closed is measured from")
     evaluation: Evaluation = Evaluation()
     teacher_cache: TeacherCache | None = Field(
@@ -253,7 +266,7 @@ class Recipe(Section):
 
     @field_validator("arms")
     @classmethod
-    def _distinct_folders(cls, arms: dict[str, Student]) -> dict[str, Student]:
+    def _distinct_folders(cls, arms: dict[str, StudentSpec]) -> dict[str, StudentSpec]:
         # Arms become folders, and some file systems do not tell A from a.
         lower: dict[str, str] = {}
         for name in arms:

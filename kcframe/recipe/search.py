@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kcframe.errors import did_you_mean
 from kcframe.recipe.document import PLUGIN_KEYS
-from kcframe.recipe.schema import Recipe, Student
+from kcframe.recipe.schema import Recipe, StudentSpec
 
 
 def searched_arm(recipe: Recipe) -> str:
@@ -28,7 +28,7 @@ def field_paths(tree: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def with_values(spec: Student, values: Mapping[str, Any], options_schema) -> Student:
+def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema) -> StudentSpec:
     """A student with some fields changed, and checked anew.
 
     values: dotted path -> value, e.g. {"pacing.options.init": 30.0}. options_schema: (kind, plugin) -> its
@@ -50,7 +50,7 @@ def with_values(spec: Student, values: Mapping[str, Any], options_schema) -> Stu
                 tree[key]["options"] = _checked(kind, tree[key], options_schema)
         for teacher in tree["teachers"]:
             teacher["options"] = _checked("teacher", teacher, options_schema)
-        return Student.model_validate(tree)
+        return StudentSpec.model_validate(tree)
     except ValidationError as error:
         found = error.errors()[0]
         message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")

@@ -9,16 +9,11 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from kcframe.build.teacher_cache import asking
-from kcframe.engine.data.split import parts_of
-from kcframe.interfaces.data import DataSource, ImageSet, known_images
+from kcframe.interfaces.data import DataSource, ImageSet
 from kcframe.recipe.schema import Recipe
-from kcframe.run.pipeline import plan
-from kcframe.stages.stages import classes_of
+from kcframe.stages.plan import plan_stages
 
 GIGA = 10**9  # as storage is billed
-ALL = "specialists"
-OUTPUTS = "teacher outputs"
 
 
 @dataclass
@@ -38,10 +33,10 @@ class _Split:
         self.bytes = len(images) * self.cost.bytes if self.cost else 0.0
         self.had = torch.zeros(len(images), dtype=torch.bool)
 
-    def read(self, indices: Tensor, times: int, reading: Reading, kept: bool) -> None:
+    def read(self, indices: Tensor, times: int, reading: Reading, cached: bool) -> None:
         reading.pictures += len(indices) * times
         asked = len(indices) * times
-        if kept:
+        if cached:
             asked = int((~self.had[indices]).sum())
             self.had[indices] = True
         reading.requests += asked * self.cost.requests
@@ -54,41 +49,22 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
     splits = {name: _Split(source.split(name)) for name in ("train", "test")}
     if any(split.cost is None for split in splits.values()):
         return None
-    kept = sum(split.bytes for split in splits.values()) <= min(s.cost.room for s in splits.values())
-    found: dict[str, Reading] = {}
-    for stage in plan(recipe, source.taxonomy):
-        if stage.kind == "outputs":
-            _read_for_teachers(recipe, source, splits["train"], found, kept)
-            continue
-        is_arm = stage.kind == "arm"
-        train = recipe.arms[stage.name].train if is_arm else recipe.specialists.train
-        learned, measured = parts_of(recipe, source, classes_of(stage, source.taxonomy))
-        evaluations = sum(train.evaluates_after(epoch) for epoch in range(1, train.epochs + 1))
-        reading = found.setdefault(stage.name if is_arm else ALL, Reading())
-        for part, times in ((learned, train.epochs), (measured, evaluations)):
-            split = "train" if part.images is source.split("train") else "test"
-            splits[split].read(part.indices, times, reading, kept)
-    return found
+    cached = sum(split.bytes for split in splits.values()) <= min(s.cost.room for s in splits.values())
+    by_reader: dict[str, Reading] = {}
+    for stage in plan_stages(recipe, source.taxonomy):
+        for reads in stage.reads(recipe, source):
+            reading = by_reader.setdefault(reads.reader, Reading())
+            splits[reads.split].read(reads.images, reads.times, reading, cached)
+    return by_reader
 
 
-def _read_for_teachers(
-    recipe: Recipe, source: DataSource, split: _Split, found: dict[str, Reading], kept: bool
-) -> None:
-    """Before the arms, each picture in each epoch, once for each teacher: as if each asked one."""
-    if OUTPUTS in found:
-        return  # pieces share one work
-    epochs = max(recipe.arms[name].train.epochs for name in asking(recipe))
-    labelled = known_images(source.split("train").labels.likely())
-    split.read(labelled, epochs, found.setdefault(OUTPUTS, Reading()), kept)
-
-
-def reading_table(found: dict[str, Reading]) -> Table:
+def reading_table(by_reader: dict[str, Reading]) -> Table:
     """A row a reader, and their sum."""
     table = Table(title="reading pictures", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "pictures", "requests", "GB"):
         table.add_column(heading, justify="right" if heading else "left")
-    total = Reading(*(sum(getattr(r, key) for r in found.values()) for key in vars(Reading())))
-    for name, reading in [*found.items(), ("all", total)]:
+    total = Reading(*(sum(getattr(r, key) for r in by_reader.values()) for key in vars(Reading())))
+    for name, reading in [*by_reader.items(), ("all", total)]:
         table.add_row(name, f"{reading.pictures:,}", f"{reading.requests:,.0f}", _gigabytes(reading.bytes))
     return table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import kcframe
 from kcframe.build.teachers import teacher_sources
 from kcframe.engine.model import count_parameters
-from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.recipe.schema import StudentSpec
 from kcframe.report.table import COLUMNS, cell
 from kcframe.storage.layout import DATA, RECIPE, RESULTS
 

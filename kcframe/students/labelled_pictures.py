@@ -11,8 +11,9 @@ from torch import Tensor
 
 from kcframe.build.source import build_source
 from kcframe.builtin.sources.image_folder import ImageFolderSet
+from kcframe.engine.data.split import Split
 from kcframe.errors import DataError
-from kcframe.interfaces.data import DataSource, ImageSet, Labels, known_images
+from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.toolkit.pictures import ENDINGS, EVERY_FORMAT
 from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.pictures.folder_classes import class_ids
@@ -23,24 +24,26 @@ from kcframe.storage.layout import RECIPE
 from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
+ALL_MAY_BE_BAD = 1.0  # of a folder's pictures: those that cannot be read are told
+
 
 @dataclass(frozen=True)
 class Pictures:
     """Pictures with labels of a taxonomy.
 
-    name: what they are called. split: of a recipe's data, else None. labels: of all images. indices: int64,
-    those with a label. unknown: classes of the data that the taxonomy lacks. max_bad_fraction: of the images,
-    that may be unreadable. absent: `ImageSet.absent` of all images.
+    name: what they are called. split: those with a label. split_name: of a recipe's data, else None. unknown:
+    classes of the data that the taxonomy lacks.
     """
 
     name: str
-    images: ImageSet
-    labels: Labels
-    indices: Tensor
+    split: Split
+    split_name: str | None = None
     unknown: tuple[str, ...] = ()
-    split: str | None = None
-    max_bad_fraction: float = 1.0
-    absent: Labels | None = None
+
+    @property
+    def num_left_out(self) -> int:
+        """Pictures without a class that the taxonomy has."""
+        return len(self.split.images) - len(self.split)
 
 
 def find_pictures(
@@ -62,13 +65,14 @@ def find_pictures(
         listing = list_folder(data, ENDINGS)
         ids = class_ids(listing, taxonomy, "the student")
         images = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
-        return _labelled(listing.name, images, images.labels)
+        return _labelled(listing.name, Split.whole(images, ALL_MAY_BE_BAD))
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
     images = source.split(split or "test")
     labels, unknown, new_ids = _renamed(images.labels, source.taxonomy, taxonomy)
     absent = None if images.absent is None else images.absent.restrict(new_ids)
-    found = _labelled(f"{name}, {split or 'test'}", images, labels, unknown, absent)
-    return replace(found, split=split or "test", max_bad_fraction=source.max_bad_fraction)
+    known = replace(Split.of(source, split or "test"), labels=labels, absent=absent)
+    pictures = _labelled(f"{name}, {split or 'test'}", known, unknown)
+    return replace(pictures, split_name=split or "test")
 
 
 def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
@@ -118,15 +122,9 @@ def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, 
     return with_ours, tuple(name for name in theirs.classes if name not in known), new_ids
 
 
-def _labelled(
-    name: str,
-    images: ImageSet,
-    labels: Labels,
-    unknown: tuple[str, ...] = (),
-    absent: Labels | None = None,
-) -> Pictures:
-    indices = known_images(labels.likely(), absent)
-    if not len(indices):
+def _labelled(name: str, split: Split, unknown: tuple[str, ...] = ()) -> Pictures:
+    known = split.that_can_be_measured_on()
+    if not len(known):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")
-    return Pictures(name, images, labels, indices, unknown, absent=absent)
+    return Pictures(name, known, unknown=unknown)

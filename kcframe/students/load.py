@@ -23,7 +23,7 @@ from kcframe.engine.model import Student, count_parameters
 from kcframe.errors import DataError, KcframeError, RunDirError, did_you_mean
 from kcframe.interfaces.toolkit.pictures import EVERY_FORMAT, decode, upright
 from kcframe.interfaces.toolkit.transform import Transform
-from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.recipe.schema import StudentSpec
 from kcframe.storage.layout import RESULTS, TAXONOMY, WEIGHTS, arm_folder
 from kcframe.storage.remote import without_secrets
 from kcframe.storage.run_dir import RunDir

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from kcframe.build.saved import load_specialist
+from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation.evaluate import Evaluation, Settings, as_json, evaluate
 from kcframe.engine.model import count_parameters
-from kcframe.interfaces.data import Labels, known_images
+from kcframe.interfaces.data import Labels
 from kcframe.report.results import FIGURES, apart, gap_closed, united
 from kcframe.storage.layout import RESULTS, WEIGHTS, specialist_folder
 from kcframe.storage.run_dir import RunDir
@@ -84,34 +85,31 @@ def measure(
     classifier: Classifier, pictures: Pictures, specialists: dict[str, Any] | None, settings: Settings
 ) -> Measured:
     """Everything about one arm. specialists: as `measure_specialists` gives them."""
-    taxonomy = classifier.taxonomy
-    labels = pictures.labels.take(pictures.indices)
+    taxonomy, split = classifier.taxonomy, pictures.split
     began = time.perf_counter()
-    absent = None if pictures.absent is None else pictures.absent.take(pictures.indices)
-    found = evaluate(
-        classifier.student, pictures.images, labels, pictures.indices, taxonomy, settings, absent
-    )
+    evaluation = evaluate(classifier.student, split, taxonomy, settings)
     seconds = time.perf_counter() - began
-    labels = pictures.labels.take(found.measured).likely()
+    labels = split.labels.take(evaluation.measured).likely()
     leaf = torch.from_numpy(taxonomy.is_leaf)
     rows, classes = labels.rows(), labels.classes.long()
     has_leaf = torch.zeros(len(labels), dtype=torch.bool)
     has_leaf[rows[leaf[classes]]] = True
-    right = _is_label(found.top_classes[:, 0], labels)
-    within, across = _pairs(found.top_classes[:, 0], right, labels, taxonomy)
+    right = _is_label(evaluation.top_classes[:, 0], labels)
+    within, across = _pairs(evaluation.top_classes[:, 0], right, labels, taxonomy)
     teachers = {} if specialists is None else specialists["per_vertical"]
     retention = {
-        name: _share(row["ap"], teachers.get(name, {}).get("ap")) for name, row in found.per_vertical.items()
+        name: _share(row["ap"], teachers.get(name, {}).get("ap"))
+        for name, row in evaluation.per_vertical.items()
     }
     return Measured(
-        found,
-        calibrate(found.top_probabilities[has_leaf, 0], right[has_leaf]),
-        within,
-        across,
-        seconds,
-        _network_speed(classifier, pictures, settings),
-        count_parameters(classifier.student),
-        retention,
+        evaluation=evaluation,
+        calibration=calibrate(evaluation.top_probabilities[has_leaf, 0], right[has_leaf]),
+        within=within,
+        across=across,
+        seconds=seconds,
+        network_images_per_second=_network_speed(classifier, split, settings),
+        parameters=count_parameters(classifier.student),
+        retention=retention,
     )
 
 
@@ -120,29 +118,19 @@ def measure_specialists(
 ) -> dict[str, Any] | None:
     """The run's specialists, each on its own vertical's pictures, united as in results.json; None if the run
     directory has none, or none whose vertical has pictures."""
-    found = []
+    measured = []
     for vertical, name in enumerate(taxonomy.verticals):
         file = f"{specialist_folder(name)}/{WEIGHTS}"
         if not run_dir.exists(file):
             continue
         network, _ = load_specialist(run_dir.path(file))
-        new_ids = torch.from_numpy(taxonomy.local_ids(vertical))
-        labels = pictures.labels.restrict(new_ids)
-        own_absent = None if pictures.absent is None else pictures.absent.restrict(new_ids)
-        indices = known_images(labels.likely(), own_absent)
-        if not len(indices):
+        class_ids = torch.from_numpy(taxonomy.local_ids(vertical))
+        split = pictures.split.renumbered(class_ids).that_can_be_measured_on()
+        if not len(split):
             continue
-        alone = evaluate(
-            network.to(settings.device),
-            pictures.images,
-            labels.take(indices),
-            indices,
-            taxonomy.only(vertical),
-            settings,
-            None if own_absent is None else own_absent.take(indices),
-        )
-        found.append({**alone.summary(), "parameters": count_parameters(network)})
-    return united(found) if found else None
+        alone = evaluate(network.to(settings.device), split, taxonomy.only(vertical), settings)
+        measured.append({**alone.summary(), "parameters": count_parameters(network)})
+    return united(measured) if measured else None
 
 
 def as_results(
@@ -222,9 +210,9 @@ def _pairs(
     )
 
 
-def _network_speed(classifier: Classifier, pictures: Pictures, settings: Settings) -> float:
+def _network_speed(classifier: Classifier, split: Split, settings: Settings) -> float:
     """Images a second of the network alone, median over a few turns of one batch."""
-    images, _ = pictures.images.load_readable(pictures.indices[: settings.batch_size], None)
+    images, _ = split.images.load_readable(split.indices[: settings.batch_size], None)
     classifier.logits(images)
     turns = []
     for _ in range(TIMED):

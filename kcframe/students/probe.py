@@ -20,7 +20,7 @@ from kcframe.engine.evaluation.evaluate import Settings
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.toolkit.transform import Transform
-from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.recipe.schema import StudentSpec
 from kcframe.storage.layout import WEIGHTS, specialist_folder
 from kcframe.students.labelled_pictures import folder_of_classes, is_recipe, refuse_for_folder, source_of
 from kcframe.students.load import Classifier

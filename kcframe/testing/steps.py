@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import tempfile
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from kcframe.build.plugins import build_backbone, build_objective, construct
-from kcframe.engine.evaluation.evaluate import Evaluation, Settings, evaluate
+from kcframe.engine.data.split import Split
+from kcframe.engine.evaluation.evaluate import Evaluator, Settings
 from kcframe.engine.model import Head, Student
 from kcframe.engine.teachers.routing import Router
 from kcframe.engine.trainer import Job, Trainer
@@ -23,7 +24,6 @@ from kcframe.recipe.schema import PluginRef, Train
 from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 from kcframe.testing.expect import expect
-from kcframe.testing.tiny import Watch
 
 IMAGES, BATCH = 16, 4
 BACKBONE = PluginRef(name="small-cnn", options={"widths": [4, 8], "pool": "average"})
@@ -50,34 +50,26 @@ def few_steps(
     router = None
     if teachers is not None:
         router = Router(teachers, taxonomy.num_classes, objective.soften, objective.num_kept, world.device)
-    measured = _labelled(test)
-
-    def evaluation() -> Evaluation:
-        settings = Settings(BATCH, world.device)
-        return evaluate(student, test, test.labels.take(measured), measured, taxonomy, settings)
-
     job = Job(
         name="a few steps",
         folder="arms/few",
-        settings={},
         student=student,
         objective=objective,
         taxonomy=taxonomy,
-        images=train,
-        labels=train.labels,
-        indices=_labelled(train),
+        split=_labelled(train),
         router=router,
         train=TRAIN,
         seed=0,
-        evaluation=evaluation,
+        evaluator=Evaluator(_labelled(test), taxonomy, Settings(BATCH, world.device)),
     )
     with tempfile.TemporaryDirectory() as folder:
-        found = Trainer(job, RunDir(folder), world, Watch()).run()
-    figure = found.mean("ap")
+        evaluation = Trainer(job, RunDir(folder), world).run()
+    figure = evaluation.mean("ap")
     expect(figure is not None and math.isfinite(figure), "no vertical of the test split could be measured")
 
 
-def _labelled(images: ImageSet) -> Tensor:
-    """int64: a few images that have a label."""
+def _labelled(images: ImageSet) -> Split:
+    """A few images that have a label."""
     labelled = known_images(images.labels)
-    return labelled[torch.linspace(0, len(labelled) - 1, min(len(labelled), IMAGES)).round().long()]
+    places = torch.linspace(0, len(labelled) - 1, min(len(labelled), IMAGES)).round().long()
+    return replace(Split.whole(images).only(labelled[places]), absent=None)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kcframe.build.saved import load_specialist, read_file
 from kcframe.build.teachers import check_label_map
-from kcframe.engine.plugin_calls import ask_tensor
+from kcframe.engine.plugin_calls import call_for_tensor
 from kcframe.engine.teachers.routing import Router
 from kcframe.errors import DataError, KcframeError
 from kcframe.interfaces.data import ImageSet, Labels
@@ -121,7 +121,7 @@ class TeacherSuite(PluginSuite):
         for teacher in self.teachers():
             for rows in (BATCH, 1):
                 shape = (rows, len(teacher.label_map))
-                logits = ask_tensor(teacher, "forward", shape, self.pictures(rows))
+                logits = call_for_tensor(teacher, "forward", shape, self.pictures(rows))
                 expect_finite(f"the logits of teacher '{teacher.name}'", logits)
 
     def test_outputs_are_logits_and_no_probabilities(self):
@@ -238,7 +238,7 @@ def _specialists(sizes: tuple[int, ...], channels: int, image_size: int) -> dict
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run_dir, watch = RunDir(folder), Watch()
     recipe = tiny_recipe({}, teachers=True, data=data)
-    source = pipeline.train(recipe, run_dir, watch, watch.say, kinds=("specialist",))
+    source = pipeline.train(recipe, run_dir, watch, lambda plan: plan.specialists)
     return {v: run_dir.path(f"{specialist_folder(v)}/{WEIGHTS}") for v in source.taxonomy.verticals}
 
 

@@ -21,6 +21,7 @@ from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
 from kcframe.registry import installed
 from kcframe.run import pipeline
+from kcframe.stages.arm import ArmStage
 from kcframe.storage.layout import WEIGHTS
 from kcframe.storage.run_dir import RunDir
 from kcframe.testing.expect import fail, first_difference
@@ -62,21 +63,21 @@ def tiny_recipe(student: Mapping[str, Any], teachers: bool = False, **more: Any)
 
 
 class Watch:
-    """A watcher that keeps what is said and asks for a stop after `stop_at` steps of the arm."""
+    """Observes a run and its stages: keeps what is said, and stops after `stop_at` steps of the arm."""
 
     def __init__(self, stop_at: int | None = None):
-        self.stop_at, self.steps, self.said, self.kind = stop_at, 0, [], ""
+        self.stop_at, self.steps, self.said, self.in_arm = stop_at, 0, [], False
 
     def plan(self, stages, done): ...
 
     def begin(self, stage):
-        self.kind = stage.kind
+        self.in_arm = isinstance(stage, ArmStage)
         return self
 
     def end(self, stage): ...
 
     def step(self, step, num_steps, loss):
-        self.steps += self.kind == "arm"
+        self.steps += self.in_arm
 
     def evaluated(self, epoch, evaluation): ...
 
@@ -91,7 +92,7 @@ def train(recipe: Recipe, folder: str, stop_at: int | None = None) -> Watch:
     """Train a recipe to its end, or for `stop_at` steps of the arm, in this process."""
     watch = Watch(stop_at)
     try:
-        pipeline.train(recipe, RunDir(folder), watch, watch.say, watch.should_stop)
+        pipeline.train(recipe, RunDir(folder), watch)
     except Interrupted:
         if stop_at is None:
             raise

@@ -161,7 +161,6 @@ def test_a_strange_plugin_is_named_with_its_line(case, tiny, tmp_path, monkeypat
 
 
 def test_memory_that_runs_out_is_nobodys_mistake(monkeypatch):
-    from kcframe.engine.plugin_calls import ask
 
     class Greedy(HardBce):
         def forward(self, logits, targets):

@@ -22,8 +22,7 @@ from kcframe.errors import DataError, PluginError, RunDirError
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing
 from kcframe.recipe.load import load_recipe
-from kcframe.recipe.schema import PluginRef
-from kcframe.recipe.schema import Student as StudentSpec
+from kcframe.recipe.schema import PluginRef, StudentSpec
 from kcframe.registry import installed
 from kcframe.storage.run_dir import RunDir
 from kcframe.students.load import split_arm

@@ -7,9 +7,11 @@ blocks to workers as they come, so which worker sees what depends on timing.)
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from kcframe.engine.data.bad_images import load_in_full
 from kcframe.engine.data.sampler import Sampler
+from kcframe.engine.data.split import Split
 from kcframe.errors import KcframeError
-from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.interfaces.data import Labels
 from kcframe.interfaces.toolkit.randomness import image_keys
 
 AHEAD = 2  # batches that each process has ready
@@ -26,9 +29,12 @@ AHEAD = 2  # batches that each process has ready
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together. bad: image
-    -> reason, of those that others stand for here because they cannot be read. absent: `ImageSet.absent` of
-    the images. epoch, indices: which pictures they are, int64 [B]."""
+    """One worker's images of one step.
+
+    images: float [B, C, H, W] in 0..1. labels: of them. whole: images of all workers together. bad: image ->
+    reason, of those that other images replace here because they cannot be read. absent: `ImageSet.absent` of
+    the images. epoch, indices: which pictures they are, int64 [B].
+    """
 
     images: Tensor
     labels: Labels
@@ -38,36 +44,56 @@ class Batch:
     epoch: int = 0
     indices: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def passes(self, most: int | None) -> Iterator[Batch]:
+        """The batch in equal parts of at most `most` images each (give or take one image); None: whole."""
+        if most is None or len(self) <= most:
+            yield self
+            return
+        for rows in torch.arange(len(self)).tensor_split(math.ceil(len(self) / most)):
+            yield replace(
+                self,
+                images=self.images[rows[0] : rows[-1] + 1],
+                labels=self.labels.take(rows),
+                absent=None if self.absent is None else self.absent.take(rows),
+                indices=None if self.indices is None else self.indices[rows],
+            )
+
 
 @dataclass(frozen=True)
-class Plan:
-    """What each step of a worker sees, by the step's number. skips: whether images that cannot be read are
-    replaced instead of being an error."""
+class BatchPlan:
+    """What each step of a worker sees, by the step's number. Images that cannot be read are replaced where
+    the split allows any; else they are an error."""
 
-    images: ImageSet
-    labels: Labels
+    split: Split
     sampler: Sampler
     seed: int
     rank: int = 0
     size: int = 1
-    skips: bool = False
-    absent: Labels | None = None
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
-        bad: dict[int, str] = {}
-        if self.skips:
+        images, bad = self.split.images, {}
+        if self.split.max_bad_fraction:
             order = self.sampler.order(epoch)
-            images, indices, bad = load_in_full(
-                self.images, indices, order, lambda some: image_keys(self.seed, epoch, some)
+            pictures, indices, bad = load_in_full(
+                images, indices, order, lambda some: image_keys(self.seed, epoch, some)
             )
         else:
-            images = self.images.load(indices, image_keys(self.seed, epoch, indices))
-        absent = None if self.absent is None else self.absent.take(indices)
-        return Batch(images, self.labels.take(indices), whole, bad, absent, epoch, indices)
+            pictures = images.load(indices, image_keys(self.seed, epoch, indices))
+        absent = None if self.split.absent is None else self.split.absent.take(indices)
+        return Batch(pictures, self.split.labels.take(indices), whole, bad, absent, epoch, indices)
 
 
-def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:
+class Loadable(Protocol):
+    """Batches by their numbers."""
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+def load_batches(plan: Loadable, steps: range, processes: int) -> Iterator[Batch]:
     """The batches of `steps` in order. processes: that load them ahead; 0: load when asked."""
     if not processes or not steps:
         yield from map(plan.__getitem__, steps)
@@ -90,7 +116,7 @@ def load_batches(plan: Plan, steps: range, processes: int) -> Iterator[Batch]:
 class _Readable(Dataset):
     """Hands the user's errors over as they are: DataLoader would wrap them in a traceback."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Loadable):
         self.plan = plan
 
     def __getitem__(self, step: int) -> Batch | KcframeError:

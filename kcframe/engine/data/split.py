@@ -1,84 +1,97 @@
-"""Which images a stage learns from, which it is measured on, and which are shown."""
+"""Images with all that is known of them, whole, from the data source to batches and evaluation.
+
+Shapes: n images of a data source's split, N classes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kcframe.engine.data.holdout import held_out
-from kcframe.engine.evaluation.evaluate import Evaluation
 from kcframe.errors import DataError
 from kcframe.interfaces.data import DataSource, ImageSet, Labels, known_images
-from kcframe.recipe.schema import Recipe
-from kcframe.taxonomy import Taxonomy
-
-SAMPLES_PER_VERTICAL = 3
+from kcframe.recipe.schema import Evaluation
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some images of a split: `indices`, int64. labels, absent: of all its images, in a stage's class ids."""
+class Split:
+    """Some images of a data source's split.
+
+    images: all n images of it. labels, absent: of all n, in one numbering of classes (see `ImageSet.absent`).
+    indices: int64, the images to use. max_bad_fraction: the share of the n images that may be unreadable.
+    """
 
     images: ImageSet
     labels: Labels
-    absent: Labels | None
     indices: Tensor
+    absent: Labels | None = None
+    max_bad_fraction: float = 0.0
+
+    @classmethod
+    def of(cls, source: DataSource, name: str) -> Split:
+        """All images of a source's split, 'train' or 'test', in the source's class ids."""
+        return cls.whole(source.split(name), source.max_bad_fraction)
+
+    @classmethod
+    def whole(cls, images: ImageSet, max_bad_fraction: float = 0.0) -> Split:
+        """All images of a set."""
+        everything = torch.arange(len(images))
+        return cls(images, images.labels, everything, images.absent, max_bad_fraction)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def renumbered(self, new_ids: Tensor) -> Split:
+        """Only some classes, with other ids. new_ids: int64 [N], -1 leaves a class out."""
+        absent = None if self.absent is None else self.absent.restrict(new_ids)
+        return replace(self, labels=self.labels.restrict(new_ids), absent=absent)
+
+    def only(self, indices: Tensor) -> Split:
+        """Other images of the same n. indices: int64."""
+        return replace(self, indices=indices)
+
+    def that_can_be_learned_from(self) -> Split:
+        """The images with a likely label.
+
+        No teacher speaks for an image without one, so that eq. 2 would say that all its classes are absent.
+        """
+        return self.only(known_images(self.labels.likely()))
+
+    def that_can_be_measured_on(self) -> Split:
+        """The images with a likely label, or with a class that is known to be absent."""
+        return self.only(known_images(self.labels.likely(), self.absent))
+
+    def chosen_labels(self) -> Labels:
+        """The labels of `indices`, in their order."""
+        return self.labels.take(self.indices)
+
+    def chosen_absent(self) -> Labels | None:
+        """`absent` of `indices`, in their order."""
+        return None if self.absent is None else self.absent.take(self.indices)
 
 
-def parts_of(recipe: Recipe, source: DataSource, new_ids: Tensor) -> tuple[Part, Part]:
-    """What is learned from, and what is measured on: the test split, or the validation cut of the train
-    split.
+def learned_and_measured(
+    source: DataSource, evaluation: Evaluation, seed: int, new_ids: Tensor
+) -> tuple[Split, Split]:
+    """What a network learns from, and what it is measured on: the test split, or a cut of the train split.
 
-    new_ids: int64 [N], each class's id in the stage, -1 if it is not the stage's. Images without a likely
-    label are not learned from: no teacher speaks for them, so that eq. 2 would say that all their classes are
-    absent; and all arms see the same images.
+    new_ids: int64 [N], each class's id in the network, -1 if it has no output for it. All arms see the same
+    images. Raises DataError if no validation split can be cut off.
     """
-    images = source.split("train")
-    labels, absent = images.labels.restrict(new_ids), _restricted(images.absent, new_ids)
-    likely = labels.likely()
-    indices, known = known_images(likely), known_images(likely, absent)
-    if recipe.evaluation.split == "validation":
-        held = held_out(
-            images.groups, len(images), recipe.evaluation.share, recipe.seed, images.labels.likely()
-        )
-        if not held.any():
-            raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
-        test = Part(images, labels, absent, known[held[known]])
-        return Part(images, labels, absent, indices[~held[indices]]), test
-    test = source.split("test")
-    test_labels, test_absent = test.labels.restrict(new_ids), _restricted(test.absent, new_ids)
-    test_part = Part(test, test_labels, test_absent, known_images(test_labels.likely(), test_absent))
-    return Part(images, labels, absent, indices), test_part
-
-
-def _restricted(absent: Labels | None, new_ids: Tensor) -> Labels | None:
-    return None if absent is None else absent.restrict(new_ids)
-
-
-def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
-    """A few images of each vertical, spread evenly over its images."""
-    rows, classes = labels.rows(), labels.classes.long()
-    chosen: list[int] = []
-    for vertical in range(taxonomy.num_verticals):
-        own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
-        images = rows[torch.isin(classes, own)].unique()
-        places = torch.linspace(0, len(images) - 1, min(SAMPLES_PER_VERTICAL, len(images))).round().long()
-        chosen += images[places].tolist()
-    return chosen
-
-
-def samples_of(found: Evaluation, source: DataSource) -> list[dict[str, Any]]:
-    """What a measured student says of the sample images, for a run's report."""
-    labels, taxonomy = source.split("test").labels.likely(), source.taxonomy
-    places = {image: place for place, image in enumerate(found.measured.tolist())}
-    samples = []
-    for image in sample_indices(labels, taxonomy):
-        if (place := places.get(image)) is None:
-            continue  # it could not be read
-        best = zip(found.top_classes[place].tolist(), found.top_probabilities[place].tolist(), strict=True)
-        top = [{"class": taxonomy.classes[c], "probability": round(p, 4)} for c, p in best]
-        samples.append({"image": image, "top": top})
-    return samples
+    train = Split.of(source, "train").renumbered(new_ids)
+    learned = train.that_can_be_learned_from()
+    if evaluation.split == "test":
+        test = Split.of(source, "test").renumbered(new_ids)
+        return learned, test.that_can_be_measured_on()
+    images = train.images
+    held = held_out(images.groups, len(images), evaluation.share, seed, images.labels.likely())
+    if not held.any():
+        raise DataError("evaluation.split: the training images are all of one group: none can be cut off")
+    measured = train.that_can_be_measured_on()
+    return (
+        learned.only(learned.indices[~held[learned.indices]]),
+        measured.only(measured.indices[held[measured.indices]]),
+    )

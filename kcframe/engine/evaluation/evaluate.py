@@ -35,10 +35,11 @@ import torch
 from torch import Tensor
 
 from kcframe.engine.data.bad_images import BadImages
+from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation.average_precision import MAX_SCORES, Ranking
 from kcframe.engine.model import Student
 from kcframe.errors import DataError
-from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.interfaces.data import Labels
 from kcframe.taxonomy import Taxonomy
 
 FIGURES = ("ap", "routed_ap", "top1", "top5", "routed_top1")
@@ -48,12 +49,10 @@ MAX_LOGITS = 2**28  # numbers of a vertical's logits that are there at a time: 1
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run a network without training it. max_bad_fraction: of the split, that may be unreadable; they
-    are not measured on."""
+    """How to run a network without training it: images at a time, and on which device."""
 
     batch_size: int
     device: torch.device
-    max_bad_fraction: float = 0.0
 
 
 @dataclass
@@ -94,106 +93,120 @@ class Evaluation:
         }
 
 
-@torch.inference_mode()
-def evaluate(
-    student: Student,
-    images: ImageSet,
-    labels: Labels,
-    indices: Tensor,
-    taxonomy: Taxonomy,
-    settings: Settings,
-    absent: Labels | None = None,
-) -> Evaluation:
-    """Measure a student on some images of a split.
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures any network that has the taxonomy's classes on the same images."""
 
-    labels: of `indices` (int64 [n]), in the taxonomy's ids; absent: likewise, see `ImageSet.absent`. The
-    features [n, D'] are computed once and kept; of the logits there are MAX_LOGITS at a time, so that memory
-    grows neither with N nor with n x N_v.
+    split: Split
+    taxonomy: Taxonomy
+    settings: Settings
+
+    def __call__(self, student: Student) -> Evaluation:
+        return evaluate(student, self.split, self.taxonomy, self.settings)
+
+
+@torch.inference_mode()
+def evaluate(student: Student, split: Split, taxonomy: Taxonomy, settings: Settings) -> Evaluation:
+    """Measure a student on a split, whose labels are in the taxonomy's ids.
+
+    The features [n, D'] are computed once and kept; of the logits there are MAX_LOGITS at a time, so that
+    memory grows neither with N nor with n x N_v. Raises DataError if no image can be read.
     """
     was_training = student.training
-    labels = labels.likely()
     student.eval()
     try:
-        bad = BadImages(len(images), settings.max_bad_fraction)
-        parts = [
-            student.head.shared(student.features(batch.to(settings.device))).float().cpu()
-            for batch in _batches(images, indices, settings, bad)
-        ]
-        if not parts:
-            raise DataError(f"no image can be used; the first: {next(iter(bad.reasons.values()), '')}")
-        shared = torch.cat(parts)
-        if bad.reasons:
-            kept = ~torch.isin(indices, torch.tensor(list(bad.reasons)))
-            places = kept.nonzero().flatten()
-            indices, labels = indices[kept], labels.take(places)
-            absent = None if absent is None else absent.take(places)
+        shared, split, bad = _features(student, split, settings)
+        labels, absent = split.chosen_labels().likely(), split.chosen_absent()
         rows, classes = labels.rows(), labels.classes.long()
         leaf = torch.from_numpy(taxonomy.is_leaf)
         per_vertical: dict[str, dict[str, Any]] = {}
-        some = {name: which[indices].nonzero().flatten() for name, which in images.told_apart.items()}
+        subsets = {
+            name: chosen[split.indices].nonzero().flatten()
+            for name, chosen in split.images.told_apart.items()
+        }
         best: list[tuple[Tensor, Tensor]] = []
         members: list[Tensor] = []
         for v, name in enumerate(taxonomy.verticals):
-            own = torch.from_numpy(taxonomy.vertical_classes(v)).long()
+            class_ids = torch.from_numpy(taxonomy.vertical_classes(v)).long()
             local = torch.from_numpy(taxonomy.local_ids(v))
-            inside = local[classes] >= 0
-            truth = leaf[classes] & inside
-            member = rows[truth].unique()
+            in_vertical = leaf[classes] & (local[classes] >= 0)
+            member = rows[in_vertical].unique()
             members.append(member)
             ranking = Ranking(labels, absent, local)
-            rankings = {name: Ranking(labels, absent, local, which) for name, which in some.items()}
+            rankings = {subset: Ranking(labels, absent, local, images) for subset, images in subsets.items()}
             nearest: list[tuple[Tensor, Tensor]] = []
-            step = max(1, MAX_LOGITS // max(len(indices), 1))
-            for start in range(0, len(own), step):
-                logits = _columns(student, v, shared, start, min(start + step, len(own)), settings)
+            step = max(1, MAX_LOGITS // max(len(split), 1))
+            for start in range(0, len(class_ids), step):
+                end = min(start + step, len(class_ids))
+                logits = _columns(student, shared, v, slice(start, end), settings)
                 ranking.add(logits, start)
-                for each in rankings.values():
-                    each.add(logits, start)
-                nearest.append(_nearest(logits, own[start : start + step], leaf))
-            values, found = (torch.cat(each, 1) for each in zip(*nearest, strict=True))
+                for of_subset in rankings.values():
+                    of_subset.add(logits, start)
+                nearest.append(_nearest(logits, class_ids[start:end], leaf))
+            values, guesses = (torch.cat(parts, 1) for parts in zip(*nearest, strict=True))
             values, places = values.topk(min(5, values.shape[1]), dim=1)
-            best.append((values, found.gather(1, places)))
+            best.append((values, guesses.gather(1, places)))
             per_vertical[name] = {
                 **ranking.figures(),
                 "images": len(member),
                 "routed_top1": _hits(best[-1][1][member, :1], member, labels),
             }
-            if some:
-                per_vertical[name]["apart"] = {each: own.figures() for each, own in rankings.items()}
-        values, found = _merge_best(best, taxonomy)
+            if subsets:
+                per_vertical[name]["apart"] = {subset: r.figures() for subset, r in rankings.items()}
+        values, guesses = _merge_best(best, taxonomy)
         for (_, row), member in zip(per_vertical.items(), members, strict=True):
-            row["top1"] = _hits(found[member, :1], member, labels)
-            row["top5"] = _hits(found[member], member, labels)
-        confusion = _confusion(found[:, 0], members, taxonomy)
+            row["top1"] = _hits(guesses[member, :1], member, labels)
+            row["top5"] = _hits(guesses[member], member, labels)
+        confusion = _confusion(guesses[:, 0], members, taxonomy)
+        effective_rank, constant_units = _variety(shared)
         return Evaluation(
-            per_vertical, indices, bad.reasons, confusion, *_variety(shared), found, values.sigmoid()
+            per_vertical,
+            measured=split.indices,
+            bad=bad.reasons,
+            confusion=confusion,
+            effective_rank=effective_rank,
+            constant_units=constant_units,
+            top_classes=guesses,
+            top_probabilities=values.sigmoid(),
         )
     finally:
         student.train(was_training)
 
 
-def _batches(images: ImageSet, indices: Tensor, settings: Settings, bad: BadImages) -> Iterator[Tensor]:
+def _features(student: Student, split: Split, settings: Settings) -> tuple[Tensor, Split, BadImages]:
+    """What all blocks share, float32 [n, D'], of the images that can be read, and the split of those."""
+    bad = BadImages(len(split.images), split.max_bad_fraction)
+    parts = [
+        student.head.shared(student.features(images.to(settings.device))).float().cpu()
+        for images in _batches(split, settings, bad)
+    ]
+    if not parts:
+        raise DataError(f"no image can be used; the first: {next(iter(bad.reasons.values()), '')}")
+    if bad.reasons:
+        split = split.only(split.indices[~torch.isin(split.indices, torch.tensor(list(bad.reasons)))])
+    return torch.cat(parts), split, bad
+
+
+def _batches(split: Split, settings: Settings, bad: BadImages) -> Iterator[Tensor]:
     """The pictures that can be read, at least one a batch; the others go to `bad`."""
-    for part in indices.split(settings.batch_size):
-        if not settings.max_bad_fraction:
-            yield images.load(part, None)
+    for indices in split.indices.split(settings.batch_size):
+        if not split.max_bad_fraction:
+            yield split.images.load(indices, None)
             continue
-        pictures, reasons = images.load_readable(part, None)
-        bad.add({int(part[row]): reason for row, reason in reasons.items()}, len(part))
-        good = [row for row in range(len(part)) if row not in reasons]
-        if good or not len(part):  # a vertical without test images has an empty batch
+        pictures, reasons = split.images.load_readable(indices, None)
+        bad.add({int(indices[row]): reason for row, reason in reasons.items()}, len(indices))
+        good = [row for row in range(len(indices)) if row not in reasons]
+        if good or not len(indices):  # a vertical without test images has an empty batch
             yield pictures[good]
 
 
-def _columns(
-    student: Student, vertical: int, shared: Tensor, start: int, end: int, settings: Settings
-) -> Tensor:
-    """A vertical's logits [n, end - start], of its classes from `start` to `end`."""
-    logits = torch.empty(len(shared), end - start)
+def _columns(student: Student, shared: Tensor, vertical: int, classes: slice, settings: Settings) -> Tensor:
+    """Logits [n, C] of some of a vertical's classes, from what all blocks share [n, D']."""
+    logits = torch.empty(len(shared), classes.stop - classes.start)
     for rows in torch.arange(len(shared)).split(settings.batch_size):
         if len(rows):
             block = student.head.block(vertical, shared[rows].to(settings.device))
-            logits[rows] = block[:, start:end].float().cpu()
+            logits[rows] = block[:, classes].float().cpu()
     return logits
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from kcframe.engine.loss import closed_form
 from kcframe.engine.loss.closed_form import Workspace
 from kcframe.engine.model import Head
-from kcframe.engine.plugin_calls import ask, named_terms, shaped
+from kcframe.engine.plugin_calls import call_plugin, named_terms, shaped
 from kcframe.engine.progress import tally
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
@@ -33,6 +33,19 @@ class Outcome:
     terms: dict[str, Tensor]
     tallies: Tensor | None
 
+    def plus(self, other: Outcome) -> Outcome:
+        """Of both passes together."""
+        terms = {name: term + other.terms[name] for name, term in self.terms.items()}
+        return Outcome(terms, None if self.tallies is None else self.tallies + other.tallies)
+
+    def loss_by_vertical(self) -> Tensor:
+        """float32 [M]: the sum of the terms."""
+        return torch.stack(list(self.terms.values())).sum(0)
+
+    def loss(self) -> float:
+        """The sum of all terms over all verticals."""
+        return sum(float(term.sum()) for term in self.terms.values())
+
 
 def backward_by_block(
     head: Head,
@@ -40,6 +53,7 @@ def backward_by_block(
     features: Tensor,
     targets: Callable[[int], BlockTargets],
     weights: Tensor | Mapping[str, Tensor] | None,
+    *,
     batch_size: int,
     workspace: Workspace | None = None,
     filter_error: float | None = None,
@@ -104,8 +118,8 @@ def _by_autograd(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """As `closed_form.backward`, for pacing and objectives that are plain PyTorch."""
     logits = _full(head.block(vertical, shared))
-    named = named_terms(objective, "forward", len(logits), ask(objective, "forward", logits, targets))
-    image_weights = ask(head.pacing, "image_weights", logits.detach(), targets)
+    named = named_terms(objective, "forward", len(logits), call_plugin(objective, "forward", logits, targets))
+    image_weights = call_plugin(head.pacing, "image_weights", logits.detach(), targets)
     if image_weights is not None:
         shaped(head.pacing, "image_weights", (len(logits),), image_weights)
     loss = logits.new_zeros(())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kcframe.engine.loss.gradient_filter import rows_that_matter
 from kcframe.engine.model import Head
-from kcframe.engine.plugin_calls import ask, ask_tensor, named_terms
+from kcframe.engine.plugin_calls import call_for_tensor, call_plugin, named_terms
 from kcframe.engine.progress import tally
 from kcframe.interfaces.objective import BlockTargets, Objective
 from kcframe.interfaces.pacing import Pacing
@@ -86,14 +86,14 @@ def backward(
         for rows, aimed in tiles:
             paced = block[rows]
             gradient = workspace.block("gradient", *paced.shape, paced)
-            saved = ask(pacing, "forward_", paced, vertical)
-            terms = ask(objective, "gradient", paced, aimed, share, gradient)
+            saved = call_plugin(pacing, "forward_", paced, vertical)
+            terms = call_plugin(objective, "gradient", paced, aimed, share, gradient)
             named = named_terms(objective, "gradient", len(paced), terms)
             # Copies: a term may be a view of the logits, whose place their gradients take.
             parts.append({name: term.clone() for name, term in named.items()})
             if pacing.uses_accuracy:
                 tallies.append(tally(paced, aimed))
-            ask(pacing, "pull_back_", gradient, paced, vertical, saved)
+            call_plugin(pacing, "pull_back_", gradient, paced, vertical, saved)
             if in_turn:
                 paced.copy_(gradient)
         if in_turn:
@@ -122,7 +122,7 @@ def _format_of_products(shared: Tensor) -> torch.dtype:
 
 def _hidden(head: Head, vertical: int, shared: Tensor) -> Tensor:
     features = head.classifiers[vertical].in_features
-    return ask_tensor(head.expander, "block", (len(shared), features), vertical, shared)
+    return call_for_tensor(head.expander, "block", (len(shared), features), vertical, shared)
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace) -> Tensor:

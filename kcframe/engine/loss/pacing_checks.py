@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from kcframe.engine.plugin_calls import ask, finite, shaped
+from kcframe.engine.plugin_calls import call_plugin, finite, shaped
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.pacing import Pacing, Progress
@@ -20,7 +20,7 @@ TAKEN = {
 
 def weights_of(pacing: Pacing, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
     """`Pacing.weights`. PluginError unless they are finite and not negative, one a vertical."""
-    given = ask(pacing, "weights", progress)
+    given = call_plugin(pacing, "weights", progress)
     several = isinstance(given, Mapping)
     for name, weights in given.items() if several else [(None, given)]:
         if weights is not None:
@@ -33,7 +33,7 @@ def weights_of(pacing: Pacing, progress: Progress) -> Tensor | Mapping[str, Tens
 
 def temperatures_of(pacing: Pacing, progress: Progress) -> Tensor | None:
     """`Pacing.temperatures`. PluginError unless they are finite and above 0, one a vertical."""
-    given = ask(pacing, "temperatures", progress)
+    given = call_plugin(pacing, "temperatures", progress)
     if given is not None:
         _checked(pacing, "temperatures", given)
         if bool((given <= 0).any()):
@@ -43,7 +43,7 @@ def temperatures_of(pacing: Pacing, progress: Progress) -> Tensor | None:
 
 def readings_of(pacing: Pacing) -> dict[str, Tensor]:
     """`Pacing.readings`. PluginError unless they are floats, one a vertical, under names that are free."""
-    given = ask(pacing, "readings")
+    given = call_plugin(pacing, "readings")
     if not isinstance(given, Mapping):
         raise PluginError(f"{label(pacing)}: readings() gave a {type(given).__name__}, not named values")
     for name, values in given.items():

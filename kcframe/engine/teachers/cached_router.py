@@ -1,4 +1,4 @@
-"""A Router whose teachers were asked before."""
+"""A router whose teachers were asked before: it reads their stored outputs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from kcframe.engine.teachers.routing import Router
-from kcframe.engine.teachers.stored_outputs import Epoch, Part
+from kcframe.engine.teachers.stored_outputs import Epoch, StoredOutputs
 from kcframe.errors import TrainingError
 from kcframe.interfaces.teacher import Teacher
 
 
-class KeptRouter(Router):
-    """Reads what its teachers said of an image in an epoch; their networks are let go."""
+class CachedRouter(Router):
+    """Reads what each teacher said of an image in an epoch; the teachers' networks are let go."""
 
     def __init__(
         self,
@@ -23,36 +23,36 @@ class KeptRouter(Router):
         soften: Callable[..., Tensor],
         num_kept: int | None,
         device: torch.device,
-        parts: Sequence[Part],
+        *,
+        stored: Sequence[StoredOutputs],
         seed: int,
     ):
-        """parts: of each teacher."""
+        """stored: of each teacher. seed: of the run, that the outputs were stored for."""
         for teacher in teachers:
             teacher.network = nn.Identity()
         super().__init__(teachers, num_classes, soften, num_kept, device)
-        self.parts, self.seed = parts, seed
-        self.epochs: list[Epoch | None] = [None] * len(parts)
+        self.stored, self.seed = stored, seed
+        self.epochs: list[Epoch | None] = [None] * len(stored)
 
-    def ask(
-        self, column: int, own: Tensor, images: Tensor, epoch: int, indices: Tensor | None
+    def outputs(
+        self, column: int, rows: Tensor, images: Tensor, epoch: int, indices: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        label_map, part = self.teachers[column].label_map, self.parts[column]
-        there = self.epochs[column]
-        if there is None or there.epoch != epoch:
+        label_map, in_memory = self.teachers[column].label_map, self.epochs[column]
+        if in_memory is None or in_memory.epoch != epoch:
             self.epochs[column] = None  # not two at a time
-            there = self.epochs[column] = Epoch(part, self.seed, epoch)
-        classes, logits = there.of(indices[own])
-        named = label_map if classes is None else classes.to(self.device).long()
-        return named, logits.to(self.device).float()
+            in_memory = self.epochs[column] = Epoch(self.stored[column], self.seed, epoch)
+        classes, logits = in_memory.of(indices[rows])
+        class_ids = label_map if classes is None else classes.to(self.device).long()
+        return class_ids, logits.to(self.device).float()
 
     def scaled(self, column: int, temperature_scale: Tensor) -> Tensor:
-        own = super().scaled(column, temperature_scale)
-        if self.parts[column].whole:
-            return own
-        if bool((own != own[0]).any()):
+        scale = super().scaled(column, temperature_scale)
+        if self.stored[column].whole:
+            return scale
+        if bool((scale != scale[0]).any()):
             raise TrainingError(
                 f"teacher '{self.teachers[column].name}' knows classes of verticals with different "
                 "temperatures, so which of its outputs are the most probable cannot be told from those that "
-                f"are kept: set teacher_cache.k to {len(own)}, to keep all, or leave teacher_cache out"
+                f"are kept: set teacher_cache.k to {len(scale)}, to keep all, or leave teacher_cache out"
             )
-        return own[0]
+        return scale[0]

@@ -19,7 +19,7 @@ from kcframe.storage.remote import without_secrets
 from kcframe.taxonomy import Taxonomy
 
 FORMAT = 1
-ADDRESS = re.compile(r"0x[0-9a-f]+")
+MEMORY_ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def data_facts(settings: dict[str, Any], labels: Labels, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -48,7 +48,9 @@ def identity(teacher: Teacher, data: dict[str, Any], precision: str) -> dict[str
             "teacher_cache out"
         )
     # What a network is beside its weights; some modules show where they lie in memory.
-    built = ADDRESS.sub("", f"{type(teacher).__module__}.{type(teacher).__qualname__} {teacher.network!r}")
+    built = MEMORY_ADDRESS.sub(
+        "", f"{type(teacher).__module__}.{type(teacher).__qualname__} {teacher.network!r}"
+    )
     about = {
         "kcframe_teacher_outputs": FORMAT,
         "teacher": {
@@ -85,18 +87,18 @@ def short(about: dict[str, Any]) -> str:
 
 def digest(state: dict[str, Any]) -> str:
     """SHA-256 of tensors, or of what `get_extra_state` gives instead, with their names, types and shapes."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if isinstance(tensor, dict):
-            found.update(f"{name}: {digest(tensor)}\n".encode())
+            sha.update(f"{name}: {digest(tensor)}\n".encode())
             continue
         if not isinstance(tensor, Tensor):
-            found.update(f"{name}: {ADDRESS.sub('', repr(tensor))}\n".encode())
+            sha.update(f"{name}: {MEMORY_ADDRESS.sub('', repr(tensor))}\n".encode())
             continue
-        found.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         plain = tensor.detach().cpu().contiguous()
-        found.update(plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b"")
-    return found.hexdigest()
+        sha.update(plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b"")
+    return sha.hexdigest()
 
 
 def looks_at_each_alone(soften: Callable[..., Tensor]) -> bool:

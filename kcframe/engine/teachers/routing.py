@@ -1,4 +1,4 @@
-"""Which teacher sees which image, and what they say (eq. 2's z*).
+"""Which teacher sees which image, and the soft targets that result (z* of eq. 2).
 
 An image asks the teachers that know one of its labels (not of those that are more likely wrong): for
 specialists, the label picks the vertical and the vertical picks the teacher. Each teacher sees its own images
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kcframe.engine.plugin_calls import ask_tensor, finite
+from kcframe.engine.plugin_calls import call_for_tensor, finite
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher
 
@@ -20,7 +20,7 @@ CLOSELY = 10  # batches in which a GPU is waited for to see whether what teacher
 
 
 class Router:
-    """Asks teachers and unites what they say into sparse soft targets.
+    """Asks teachers and unites their outputs into sparse soft targets.
 
     A class that several asked teachers name gets the largest of their probabilities (our choice). A
     label that no teacher at all knows keeps its hard value: with no one to ask, eq. 2 would train it
@@ -43,12 +43,19 @@ class Router:
             self.knows[teacher.label_map.cpu(), column] = True
         self.orphan = ~self.knows.any(1)
         maps = [teacher.label_map for teacher in self.teachers]
-        self.names_twice = any(len(own.unique()) < len(own) for own in maps)
+        self.names_twice = any(len(label_map.unique()) < len(label_map) for label_map in maps)
         self.calls = 0
         self.images_routed = 0
         """Images seen by this router."""
         self.teacher_images = 0
         """Images that teachers were asked about, summed over teachers."""
+
+    def state(self) -> list[int]:
+        """The counts, for a checkpoint."""
+        return [self.images_routed, self.teacher_images]
+
+    def restore(self, state: list[int]) -> None:
+        self.images_routed, self.teacher_images = state
 
     def assign(self, labels: Labels) -> Tensor:
         """bool [B, T]: which of T teachers each image asks."""
@@ -57,15 +64,16 @@ class Router:
         asked.index_add_(0, likely.rows(), self.knows[likely.classes.long()].int())
         return asked > 0
 
-    def ask(
-        self, column: int, own: Tensor, images: Tensor, epoch: int, indices: Tensor | None
+    def outputs(
+        self, column: int, rows: Tensor, images: Tensor, epoch: int, indices: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """What a teacher says of some images: (class ids int64 [C] or [b, C], logits float32 [b, C]).
+        """A teacher's outputs for some images: (class ids int64 [C] or [b, C], logits float32 [b, C]).
 
-        own: int64 [b], rows of the batch, on the CPU. images, epoch, indices: as in `__call__`.
+        rows: int64 [b], of the batch, on the CPU. images, epoch, indices: as in `__call__`.
         """
-        teacher, own = self.teachers[column], own.to(self.device)
-        logits = ask_tensor(teacher, "forward", (len(own), len(teacher.label_map)), images[own]).float()
+        teacher, rows = self.teachers[column], rows.to(self.device)
+        shape = (len(rows), len(teacher.label_map))
+        logits = call_for_tensor(teacher, "forward", shape, images[rows]).float()
         if self.device.type == "cpu" or self.calls <= CLOSELY:
             finite(teacher, "forward", logits)
         return teacher.label_map, logits
@@ -91,29 +99,28 @@ class Router:
         self.calls += 1
         rows, classes, values = [], [], []
         for column in range(len(self.teachers)):
-            own = asked[:, column].nonzero().flatten()
-            if not len(own):
+            routed = asked[:, column].nonzero().flatten()
+            if not len(routed):
                 continue
-            self.teacher_images += len(own)
-            named, logits = self.ask(column, own, images, epoch, indices)
+            self.teacher_images += len(routed)
+            class_ids, logits = self.outputs(column, routed, images, epoch, indices)
             scale = () if temperature_scale is None else (self.scaled(column, temperature_scale),)
-            said = self.soften(logits, *scale)
-            named = named.expand_as(said)
-            kept = self.num_kept
-            if kept is not None and kept < said.shape[1]:
-                said, which = said.topk(kept, dim=1)
-                named = named.gather(1, which)
-            rows.append(own.to(self.device)[:, None].expand_as(said).flatten())
-            classes.append(named.flatten())
-            values.append(said.flatten())
+            probabilities = self.soften(logits, *scale)
+            class_ids = class_ids.expand_as(probabilities)
+            if self.num_kept is not None and self.num_kept < probabilities.shape[1]:
+                probabilities, top = probabilities.topk(self.num_kept, dim=1)
+                class_ids = class_ids.gather(1, top)
+            rows.append(routed.to(self.device)[:, None].expand_as(probabilities).flatten())
+            classes.append(class_ids.flatten())
+            values.append(probabilities.flatten())
         orphans = self.orphan[labels.classes.long()]
         rows.append(labels.rows()[orphans].to(self.device))
         classes.append(labels.classes[orphans].long().to(self.device))
         values.append(labels.sure()[orphans].to(self.device))
-        found = torch.cat(rows), torch.cat(classes), torch.cat(values)
-        # Of what one teacher says of an image nothing is there twice; nor do orphans meet anything.
+        targets = torch.cat(rows), torch.cat(classes), torch.cat(values)
+        # One teacher never names a class of an image twice; nor does an orphan meet a teacher's class.
         alone = not self.names_twice and (len(self.teachers) == 1 or bool((asked.sum(1) <= 1).all()))
-        return found if alone else self._unite(*found)
+        return targets if alone else self._unite(*targets)
 
     def _unite(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pairs, place = torch.unique(rows * self.num_classes + classes, return_inverse=True)

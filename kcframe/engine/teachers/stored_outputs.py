@@ -38,7 +38,7 @@ LARGEST = 60_000.0  # a logit that float16 holds
 
 
 @dataclass(frozen=True)
-class Kept:
+class OutputsFile:
     """What a teacher said of n pictures. images: int64 [n], ascending. classes: int32 [n, W], or None where
     all are kept, in the order of the label map. logits: float16 [n, W]; nan where a picture could not be
     read."""
@@ -59,7 +59,7 @@ def best(logits: Tensor, label_map: Tensor, width: int) -> tuple[Tensor | None, 
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredOutputs:
     """store: the folder that holds parts. about: see `identity`. images: int64 [n], ascending, those that ask
     this teacher. width: W. outputs: C."""
 
@@ -92,7 +92,7 @@ class Part:
         """An epoch's."""
         return math.ceil(len(self.images) / self.rows)
 
-    def own(self, number: int) -> Tensor:
+    def images_of(self, number: int) -> Tensor:
         """The images of a file."""
         return self.images[number * self.rows : (number + 1) * self.rows]
 
@@ -103,37 +103,37 @@ class Part:
         wanted = ((epoch, number) for epoch in range(epochs) for number in range(self.num_files))
         return [each for each in wanted if self.name(seed, *each) not in there]
 
-    def write(self, seed: int, epoch: int, number: int, kept: Kept) -> None:
+    def write(self, seed: int, epoch: int, number: int, content: OutputsFile) -> None:
         """A file is there whole or not at all, and after its manifest."""
         if not self.store.exists(f"{self.folder}/{MANIFEST}"):
             more = {"logits_an_image": self.width, "images": len(self.images), "images_a_file": self.rows}
             self.store.write_json(f"{self.folder}/{MANIFEST}", self.about | more)
-        columns = {"image": pa.array(kept.images, pa.int64())}
-        for name, values in (("classes", kept.classes), ("logits", kept.logits)):
+        columns = {"image": pa.array(content.images, pa.int64())}
+        for name, values in (("classes", content.classes), ("logits", content.logits)):
             if values is not None:
                 columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), self.width)
         table = pa.table(columns).replace_schema_metadata(
-            {**self._marks(seed, epoch, number), "crc32": _crc(kept)}
+            {**self._marks(seed, epoch, number), "crc32": _crc(content)}
         )
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         self.store.write(self.name(seed, epoch, number), sink.getvalue().to_pybytes())
 
-    def read(self, seed: int, epoch: int, number: int, whole: bool = False) -> Kept:
+    def read(self, seed: int, epoch: int, number: int, whole: bool = False) -> OutputsFile:
         """A file of a folder of this machine is mapped, not copied. whole: compares its checksum, too.
         DataError if it is damaged, or not what its name says."""
         name = self.name(seed, epoch, number)
         url = self.store.shown(name)
         try:
-            found = pa.ipc.open_file(self._mapped(name))
-            marks = {k.decode(): v.decode() for k, v in (found.schema.metadata or {}).items()}
-            table = found.get_batch(0)
+            file = pa.ipc.open_file(self._mapped(name))
+            marks = {k.decode(): v.decode() for k, v in (file.schema.metadata or {}).items()}
+            table = file.get_batch(0)
 
             def column(name: str) -> np.ndarray:
                 return table[name].flatten().to_numpy().reshape(-1, self.width)
 
-            kept = Kept(
+            content = OutputsFile(
                 table["image"].to_numpy(), None if self.whole else column("classes"), column("logits")
             )
         except StorageError:
@@ -143,11 +143,13 @@ class Part:
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             raise DataError(f"{url}: damaged ({error}): delete it, and it is made anew") from None
         checksum = marks.pop("crc32", None)
-        if marks != self._marks(seed, epoch, number) or not np.array_equal(kept.images, self.own(number)):
+        if marks != self._marks(seed, epoch, number) or not np.array_equal(
+            content.images, self.images_of(number)
+        ):
             raise DataError(f"{url}: holds other outputs than its name says: delete it, and it is made anew")
-        if whole and checksum != _crc(kept):
+        if whole and checksum != _crc(content):
             raise DataError(f"{url}: damaged (its checksum is wrong): delete it, and it is made anew")
-        return kept
+        return content
 
     def _mapped(self, name: str) -> pa.MemoryMappedFile:
         """A file in memory only as far as it is looked at; one of another storage is fetched to a disk first,
@@ -162,7 +164,7 @@ class Part:
             finally:
                 os.unlink(file.name)
 
-    def read_epoch(self, seed: int, epoch: int) -> list[Kept]:
+    def read_epoch(self, seed: int, epoch: int) -> list[OutputsFile]:
         """All files of an epoch, in order."""
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(lambda number: self.read(seed, epoch, number), range(self.num_files)))
@@ -185,42 +187,42 @@ def of_teacher(name: str) -> str:
     return f"{quote(without_secrets(name), safe=' +_.,()&')[:100]}-"
 
 
-def _crc(kept: Kept) -> str:
-    return str(zlib.crc32(kept.logits, zlib.crc32(b"" if kept.classes is None else kept.classes)))
+def _crc(content: OutputsFile) -> str:
+    return str(zlib.crc32(content.logits, zlib.crc32(b"" if content.classes is None else content.classes)))
 
 
 class Epoch:
-    """An epoch of a part in memory, to be looked up in any order."""
+    """An epoch of stored outputs in memory, to be looked up in any order."""
 
-    def __init__(self, part: Part, seed: int, epoch: int):
-        self.part, self.seed, self.epoch = part, seed, epoch
-        self.files = part.read_epoch(seed, epoch)
+    def __init__(self, stored: StoredOutputs, seed: int, epoch: int):
+        self.stored, self.seed, self.epoch = stored, seed, epoch
+        self.files = stored.read_epoch(seed, epoch)
 
     def of(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
-        """images: int64 [b] -> (classes int32 [b, W] or None, logits float16 [b, W]), see `Kept`."""
-        part = self.part
-        rows = torch.searchsorted(part.images, images)
-        there = rows < len(part.images)
-        there[there.clone()] = part.images[rows[there]] == images[there]
+        """images: int64 [b] -> (classes int32 [b, W] or None, logits float16 [b, W]), see `OutputsFile`."""
+        stored = self.stored
+        rows = torch.searchsorted(stored.images, images)
+        there = rows < len(stored.images)
+        there[there.clone()] = stored.images[rows[there]] == images[there]
         if not there.all():
             lacking = int(images[~there][0])
             raise DataError(
-                f"{part.store.shown(part.folder)}: has no outputs of image {lacking}, which this teacher is "
-                "asked about"
+                f"{stored.store.shown(stored.folder)}: has no outputs of image {lacking}, which this teacher "
+                "is asked about"
             )
-        classes = None if part.whole else np.empty((len(rows), part.width), np.int32)
-        logits = np.empty((len(rows), part.width), np.float16)
-        numbers = (rows // part.rows).numpy()
+        classes = None if stored.whole else np.empty((len(rows), stored.width), np.int32)
+        logits = np.empty((len(rows), stored.width), np.float16)
+        numbers = (rows // stored.rows).numpy()
         for number in np.unique(numbers):
             which = np.flatnonzero(numbers == number)
-            own = rows[which].numpy() - number * part.rows
-            logits[which] = self.files[number].logits[own]
+            places = rows[which].numpy() - number * stored.rows
+            logits[which] = self.files[number].logits[places]
             if classes is not None:
-                classes[which] = self.files[number].classes[own]
+                classes[which] = self.files[number].classes[places]
         if len(bad := np.flatnonzero(np.isnan(logits[:, 0]))):
-            image, file = int(images[bad[0]]), part.name(self.seed, self.epoch, numbers[bad[0]])
+            image, file = int(images[bad[0]]), stored.name(self.seed, self.epoch, numbers[bad[0]])
             raise DataError(
-                f"{part.store.shown(file)}: image {image} could not be read when this teacher was asked, and "
-                "can be now: delete that file to ask anew"
+                f"{stored.store.shown(file)}: image {image} could not be read when this teacher was asked, "
+                "and can be now: delete that file to ask anew"
             )
         return None if classes is None else torch.from_numpy(classes), torch.from_numpy(logits)

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from kcframe.engine.trainer import Listener
+from kcframe.engine.observer import Observer
 from kcframe.recipe.schema import Recipe
-from kcframe.stages.stages import Stage
+from kcframe.stages.base import Stage
 from kcframe.storage.run_dir import RunDir
 
 
-class Watcher(Protocol):
-    """Told what is to be done and which stages begin and end, perhaps several at once; listens to each."""
+class RunObserver(Protocol):
+    """Told what is to be done and which stages begin and end, perhaps several at once."""
 
-    def plan(self, stages: Sequence[Stage], done: int) -> None: ...
+    def plan(self, stages: Sequence[Stage], done: int) -> None:
+        """What there is to do, and how many of these stages are finished already."""
 
-    def begin(self, stage: Stage) -> Listener: ...
+    def begin(self, stage: Stage) -> Observer:
+        """A stage begins; returns who is told of it."""
 
-    def end(self, stage: Stage) -> None: ...
+    def end(self, stage: Stage) -> None:
+        """A stage is finished."""
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+    def should_stop(self) -> bool:
+        """Whether everything should save its work and end."""
 
 
 class Backend(ABC):
-    """Runs stages that do not need each other."""
+    """Runs stages, each after those that it needs."""
 
     @abstractmethod
-    def run(
-        self,
-        stages: Sequence[Stage],
-        recipe: Recipe,
-        run_dir: RunDir,
-        watcher: Watcher,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Run every stage to its end. Raises Interrupted once `should_stop` says so and work is saved."""
+    def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
+        """Run every stage to its end. stages: none stands before one that it needs.
+
+        Raises Interrupted once the observer says that it should stop and work is saved.
+        """

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from kcframe.engine.world import World
 from kcframe.errors import RecipeError
 from kcframe.recipe.schema import Recipe
-from kcframe.run.backends.base import Backend, Watcher
-from kcframe.stages.stages import Stage, run_stage
+from kcframe.run.backends.base import Backend, RunObserver
+from kcframe.stages.base import Stage
+from kcframe.stages.context import Context
 from kcframe.storage.run_dir import RunDir
 
 
 class LocalBackend(Backend):
     """`execution: {backend: local}`."""
 
-    def run(
-        self,
-        stages: Sequence[Stage],
-        recipe: Recipe,
-        run_dir: RunDir,
-        watcher: Watcher,
-        should_stop: Callable[[], bool],
-    ) -> None:
+    def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
         world = World(device=choose_device(recipe.execution.device))
         for stage in stages:
-            listener = watcher.begin(stage)
-            run_stage(stage, recipe, run_dir, world, listener, should_stop)
-            watcher.end(stage)
+            stage.run(Context.build(recipe, run_dir, world, observer.begin(stage)))
+            observer.end(stage)
 
 
 def choose_device(wanted: str) -> torch.device:

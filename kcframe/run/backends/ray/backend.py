@@ -1,8 +1,9 @@
 """Stages on a Ray cluster.
 
-A stage with one worker is a Ray task: all such stages run side by side, and tasks share worker processes,
-which have imported torch already. A stage with more is a Ray Train worker group, one after the other:
-starting one costs seconds, and two half-started ones could wait for each other's machines.
+A stage begins when those that it needs are finished. One with a single worker is a Ray task: all such stages
+run side by side, and tasks share worker processes, which have imported torch already. One with more is a Ray
+Train worker group, one after the other: starting a group costs seconds, and two half-started ones could wait
+for each other's machines.
 
 Checkpoints are the run directory's, the same as everywhere: a run can go on with another backend or
 another number of workers. Ray's own storage holds only what Ray needs to watch over a group.
@@ -13,16 +14,16 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import ray
 from ray.exceptions import RayError, TaskCancelledError
 
 from kcframe.engine.evaluation.evaluate import Evaluation
-from kcframe.engine.trainer import Listener
+from kcframe.engine.observer import Observer
 from kcframe.errors import Interrupted, TrainingError
 from kcframe.recipe.schema import Recipe
-from kcframe.run.backends.base import Backend, Watcher
+from kcframe.run.backends.base import Backend, RunObserver
 from kcframe.run.backends.ray.cluster import (
     ClusterError,
     check_shared,
@@ -33,10 +34,9 @@ from kcframe.run.backends.ray.cluster import (
     storage_of_ray,
 )
 from kcframe.run.backends.ray.messages import Event, start_board
-from kcframe.run.backends.ray.outcomes import Fits, reason
+from kcframe.run.backends.ray.outcomes import WorkerGroups, reason
 from kcframe.run.backends.ray.workers import run_in_task, run_in_worker_group
-from kcframe.stages.stages import Stage
-from kcframe.storage.layout import RESULT
+from kcframe.stages.base import Stage, Workers
 from kcframe.storage.run_dir import RunDir
 
 POLL = 0.2  # seconds between looks at the board
@@ -51,20 +51,13 @@ class WorkersLost(ClusterError):
 class RayBackend(Backend):
     """`execution: {backend: ray}`."""
 
-    def run(
-        self,
-        stages: Sequence[Stage],
-        recipe: Recipe,
-        run_dir: RunDir,
-        watcher: Watcher,
-        should_stop: Callable[[], bool],
-    ) -> None:
+    def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
         if not stages:
             return
         connect(recipe.execution)
         check_shared(run_dir, recipe)
         try:
-            _Run(stages, recipe, run_dir, watcher).to_the_end(should_stop)
+            _Run(stages, recipe, run_dir, observer).to_the_end()
         except RayError as error:
             raise ClusterError(
                 f"the connection to the cluster was lost ({in_short(error)}); what is saved is kept: give "
@@ -73,13 +66,17 @@ class RayBackend(Backend):
 
 
 class _Run:
-    """Some stages on their way."""
+    """Some stages on their way, each started once those that it needs are finished."""
 
-    def __init__(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, watcher: Watcher):
-        self.recipe, self.run_dir, self.watcher = recipe, run_dir, watcher
+    def __init__(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver):
+        self.recipe, self.run_dir, self.observer = recipe, run_dir, observer
         self.execution = recipe.execution
         self.stages = {stage.folder: stage for stage in stages}
-        self.listeners: dict[str, Listener] = {}
+        self.unfinished = set(self.stages)  # folders
+        self.waiting = list(stages)  # for those that they need
+        self.tasks: dict[ray.ObjectRef, Stage] = {}
+        self.groups = WorkerGroups(self._fit)
+        self.observers: dict[str, Observer] = {}
         self.failures: dict[str, str] = {}
         self.given_up: set[str] = set()  # stages that say themselves that another attempt mends nothing
         self.interrupted: list[str] = []
@@ -87,56 +84,58 @@ class _Run:
         self.board = start_board()
         self.resources = resources_of_worker(self.execution)
 
-    def to_the_end(self, should_stop: Callable[[], bool]) -> None:
+    def to_the_end(self) -> None:
         """Start all, show what they post, and say what became of them."""
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-        groups = [stage for stage in self.stages.values() if self._workers(stage) != 1]
-        alone = [stage for stage in self.stages.values() if self._workers(stage) == 1]
-        if missing := lacking(self.resources, max(self._least_workers(s) for s in self.stages.values())):
-            self.watcher.say(f"waiting for room in the cluster: asked for {missing}")
-        tasks = {self._task(stage): stage for stage in alone}
-        fits = Fits(groups, self._fit)
+        if missing := lacking(self.resources, max(self._workers(s).least for s in self.stages.values())):
+            self.observer.say(f"waiting for room in the cluster: asked for {missing}")
         try:
-            while tasks or fits.pending:
-                if should_stop():
-                    self._stop(tasks, fits)
-                if not tasks:
+            self._start_ready()
+            while self.tasks or self.groups.pending:
+                if self.observer.should_stop():
+                    self._stop()
+                if not self.tasks:
                     time.sleep(POLL)
-                ended = self._ended_tasks(tasks) | fits.ended()
+                ended = self._ended_tasks() | self.groups.ended()
                 # Whatever a stage posted came before its end.
                 for event in ray.get(self.board.take.remote()):
                     self._show(event)
                 for stage, error in ended.items():
                     self._end(stage, error)
+                self._start_ready()
         finally:
-            for reference in tasks:
+            for reference in self.tasks:
                 ray.cancel(reference, force=True)
-            fits.cancel()
+            self.groups.cancel()
             ray.kill(self.board)
         self._conclude()
 
-    def _stop(self, tasks: dict[ray.ObjectRef, Stage], fits: Fits) -> None:
+    def _start_ready(self) -> None:
+        if self.stopped:
+            return
+        ready = [stage for stage in self.waiting if self.unfinished.isdisjoint(stage.needs)]
+        alone = [stage for stage in ready if self._workers(stage).alone]
+        for stage in alone:
+            self.tasks[self._task(stage)] = stage
+        # A group that waits beside tasks for room could wait until Ray gives it up.
+        groups = [] if self.tasks else [stage for stage in ready if stage not in alone]
+        for stage in groups:
+            self.groups.start(stage)
+        self.waiting = [stage for stage in self.waiting if stage not in (*alone, *groups)]
+
+    def _stop(self) -> None:
         """Ask what is at work for a checkpoint; what still waits for room is not waited for."""
         self.stopped = True
         # Said again and again: a board that started anew has not heard it.
         ray.get(self.board.ask_to_stop.remote())
-        for reference, stage in list(tasks.items()):
-            if stage.folder not in self.listeners:
+        for reference, stage in list(self.tasks.items()):
+            if stage.folder not in self.observers:
                 ray.cancel(reference)
-        fits.cancel()
-        fits.leave([stage for stage in fits.pending if stage.folder not in self.listeners])
+        self.groups.cancel()
+        self.groups.leave([stage for stage in self.groups.pending if stage.folder not in self.observers])
 
-    def _workers(self, stage: Stage) -> int | tuple[int, int]:
-        e = self.execution
-        if stage.kind == "outputs":
-            return 1
-        if stage.kind == "specialist":
-            return e.specialist_workers
-        return e.workers if e.min_workers is None else (e.min_workers, e.max_workers)
-
-    def _least_workers(self, stage: Stage) -> int:
-        workers = self._workers(stage)
-        return workers if isinstance(workers, int) else workers[0]
+    def _workers(self, stage: Stage) -> Workers:
+        return stage.workers(self.execution)
 
     def _task(self, stage: Stage) -> ray.ObjectRef:
         wanted = dict(self.resources)
@@ -157,8 +156,9 @@ class _Run:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        workers = self._workers(stage)
         # A folder of its own: going on is the run directory's business, not Ray's.
-        name = f"{stage.kind}-{uuid.uuid4().hex[:12]}"
+        name = f"{stage.folder.partition('/')[0]}-{uuid.uuid4().hex[:12]}"
         own = f"{RAY_STATE}/{name}"
         path, filesystem = storage_of_ray(self.execution.storage or self.run_dir.path(own))
         trainer = TorchTrainer(
@@ -171,7 +171,7 @@ class _Run:
             },
             torch_config=TorchConfig(timeout_s=LONGEST_WAIT),
             scaling_config=ScalingConfig(
-                num_workers=self._workers(stage),
+                num_workers=workers.least if workers.least == workers.most else tuple(workers),
                 resources_per_worker=self.resources,
                 use_gpu=self.resources.get("GPU", 0) > 0,
             ),
@@ -189,13 +189,13 @@ class _Run:
                 # What it holds is of no use once the group has ended.
                 self.run_dir.delete_folder(own)
 
-    def _ended_tasks(self, tasks: dict[ray.ObjectRef, Stage]) -> dict[Stage, Exception | None]:
-        if not tasks:
+    def _ended_tasks(self) -> dict[Stage, Exception | None]:
+        if not self.tasks:
             return {}
         ended: dict[Stage, Exception | None] = {}
-        ready, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=POLL)
+        ready, _ = ray.wait(list(self.tasks), num_returns=len(self.tasks), timeout=POLL)
         for reference in ready:
-            stage = tasks.pop(reference)
+            stage = self.tasks.pop(reference)
             try:
                 ray.get(reference)
                 ended[stage] = None
@@ -207,8 +207,8 @@ class _Run:
         folder, what, details = event
         stage = self.stages[folder]
         if what == "begin":
-            if folder not in self.listeners:
-                self.listeners[folder] = self.watcher.begin(stage)
+            if folder not in self.observers:
+                self.observers[folder] = self.observer.begin(stage)
             return
         if what == "failed":
             self.failures[folder] = details
@@ -216,21 +216,22 @@ class _Run:
         elif what == "interrupted":
             self.interrupted.append(details)
         elif what == "step":
-            self.listeners[folder].step(*details)
+            self.observers[folder].step(*details)
         elif what == "said":
-            self.listeners[folder].say(details)
+            self.observers[folder].say(details)
         elif what == "evaluated":
             epoch, per_vertical = details
-            self.listeners[folder].evaluated(epoch, Evaluation(per_vertical))
+            self.observers[folder].evaluated(epoch, Evaluation(per_vertical))
 
     def _end(self, stage: Stage, error: Exception | None) -> None:
         if isinstance(error, TaskCancelledError):
             return
         if error is not None:
             self.failures.setdefault(stage.folder, reason(error))
-        elif self.run_dir.exists(f"{stage.folder}/{RESULT}"):
-            if stage.folder in self.listeners:
-                self.watcher.end(stage)
+        elif stage.is_finished(self.run_dir):
+            self.unfinished.discard(stage.folder)
+            if stage.folder in self.observers:
+                self.observer.end(stage)
         elif not self.stopped and not self.interrupted:
             self.failures.setdefault(stage.folder, "it ended without a result, and its words were lost")
 
@@ -246,8 +247,8 @@ class _Run:
             )
         if self.interrupted:
             raise Interrupted(self.interrupted[0])
-        missing = [s for s in self.stages.values() if not self.run_dir.exists(f"{s.folder}/{RESULT}")]
+        missing = [stage for stage in self.stages.values() if stage.folder in self.unfinished]
         if missing:
             raise Interrupted(f"stopped before {missing[0]} began")
-        if not self.execution.storage and any(self._workers(s) != 1 for s in self.stages.values()):
+        if not self.execution.storage and not all(self._workers(s).alone for s in self.stages.values()):
             self.run_dir.delete_folder_if_empty(RAY_STATE)

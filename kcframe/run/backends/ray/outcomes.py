@@ -1,4 +1,4 @@
-"""How stages end on a cluster: worker groups in a thread that can be left, and why something failed."""
+"""How stages end on a cluster: worker groups in a thread that can be left, and why a stage failed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,40 @@ from collections.abc import Callable, Sequence
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError
 
 from kcframe.errors import KcframeError
-from kcframe.stages.stages import Stage
+from kcframe.stages.base import Stage
 
 LOST = (ActorDiedError, NodeDiedError, WorkerCrashedError)
 ECHOES = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 """What the other workers of a group say when one is lost."""
 
 
-class Fits:
-    """Worker groups, one after the other, in a thread of their own: Ray's fit() blocks, and would take
-    Ctrl-C. Nobody waits for the thread: a group that waits for room may never begin."""
+class WorkerGroups:
+    """Stages that worker groups train, one group after the other, in a thread of its own: Ray's fit() blocks,
+    and would take Ctrl-C. Nobody waits for the thread: a group that waits for room may never begin."""
 
-    def __init__(self, stages: Sequence[Stage], fit: Callable[[Stage], None]):
-        self.pending = list(stages)
+    def __init__(self, fit: Callable[[Stage], None]):
+        """fit: trains a stage to its end."""
+        self.pending: list[Stage] = []
+        self._fit = fit
+        self._queue: queue.SimpleQueue[Stage | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[Stage, Exception | None]] = queue.SimpleQueue()
         self._cancelled = threading.Event()
-        if stages:
-            threading.Thread(target=self._all, args=(tuple(stages), fit), daemon=True).start()
+        self._thread: threading.Thread | None = None
 
-    def _all(self, stages: Sequence[Stage], fit: Callable[[Stage], None]) -> None:
-        for stage in stages:
+    def start(self, stage: Stage) -> None:
+        """Train a stage once those before it have ended."""
+        self.pending.append(stage)
+        self._queue.put(stage)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while (stage := self._queue.get()) is not None:
             error = None
             if not self._cancelled.is_set():
                 try:
-                    fit(stage)
+                    self._fit(stage)
                 except Exception as raised:  # shown by whoever asks what has ended
                     error = raised
             self._ended.put((stage, error))
@@ -40,6 +50,7 @@ class Fits:
     def cancel(self) -> None:
         """Begin no other group."""
         self._cancelled.set()
+        self._queue.put(None)
 
     def leave(self, stages: Sequence[Stage]) -> None:
         """Do not wait for these."""
@@ -47,13 +58,13 @@ class Fits:
 
     def ended(self) -> dict[Stage, Exception | None]:
         """The stages that have ended since the last call, with what they raised."""
-        found: dict[Stage, Exception | None] = {}
+        ended: dict[Stage, Exception | None] = {}
         while not self._ended.empty():
             stage, error = self._ended.get()
             if stage in self.pending:
                 self.pending.remove(stage)
-                found[stage] = error
-        return found
+                ended[stage] = error
+        return ended
 
 
 def reason(error: Exception) -> str:

@@ -32,7 +32,9 @@ from kcframe.run.backends.ray.cluster import (
     room_for,
     storage_of_ray,
 )
-from kcframe.stages.stages import Stage, mark, refuse_changes, run_stage, settings_of
+from kcframe.stages.arm import ArmStage
+from kcframe.stages.base import Stage, refuse_changes
+from kcframe.stages.context import Context
 from kcframe.storage.layout import RESULT
 from kcframe.storage.run_dir import RunDir
 
@@ -115,7 +117,7 @@ def _fit(recipe: Recipe, run_dir: RunDir) -> list[TuneTrial]:
 
 def _refuse_other_sweep(recipe: Recipe, run_dir: RunDir) -> None:
     """RunDirError if the sweep that is here was begun with other settings; else write them down."""
-    arm = settings_of(Stage("arm", searched_arm(recipe)), recipe)
+    arm = ArmStage(arm=searched_arm(recipe)).settings(recipe)
     search = recipe.search.model_dump(mode="json", exclude={"parallel"})
     now = {**arm, "search": search}
     if run_dir.exists(SETTINGS):
@@ -164,7 +166,7 @@ def _trial(config: dict[str, Any], recipe: str, url: str) -> None:
     """One trial, in a process of Tune's."""
     name, run_dir = tune.get_context().get_trial_id(), RunDir(url)
     given = Recipe.model_validate_json(recipe)
-    stage = Stage("arm", name)
+    stage = ArmStage(arm=name)
     try:
         own = arm_of(given, name, config)
     except ValueError as error:
@@ -172,15 +174,15 @@ def _trial(config: dict[str, Any], recipe: str, url: str) -> None:
         tune.report({"mpvap": 0.0, "epoch": 0, FAILED: str(error)})
         return
     epochs = own.arms[name].train.epochs
-    if not run_dir.exists(f"{stage.folder}/{RESULT}"):
-        mark(stage, own, run_dir)
+    if not stage.is_finished(run_dir):
+        stage.begin(own, run_dir)
         reports = _Reports(epochs)
         try:
             if _in_groups(own):
-                RayBackend().run([stage], own, run_dir, reports, lambda: False)
+                RayBackend().run([stage], own, run_dir, reports)
             else:
                 world = World(device=choose_device(own.execution.device))
-                run_stage(stage, own, run_dir, world, reports)
+                stage.run(Context.build(own, run_dir, world, reports))
         except (StorageError, ClusterError):
             raise  # another attempt may succeed
         except KcframeError as error:
@@ -192,8 +194,8 @@ def _trial(config: dict[str, Any], recipe: str, url: str) -> None:
 
 
 class _Reports:
-    """A Watcher and Listener that tells Tune of every evaluation but the last: at that report Tune ends the
-    trial, so it has to wait until all is written."""
+    """Observes a run and its stage, and tells Tune of every evaluation but the last: at that report Tune ends
+    the trial, so it has to wait until all is written."""
 
     def __init__(self, epochs: int):
         self.epochs = epochs
@@ -208,6 +210,9 @@ class _Reports:
     def say(self, text: str) -> None: ...
 
     def step(self, step: int, num_steps: int, loss: float) -> None: ...
+
+    def should_stop(self) -> bool:
+        return False
 
     def evaluated(self, epoch: int, evaluation: Evaluation) -> None:
         if epoch < self.epochs:

@@ -13,8 +13,8 @@ from kcframe.errors import Interrupted, KcframeError, StorageError
 from kcframe.recipe.schema import Recipe
 from kcframe.run.backends.local import choose_device
 from kcframe.run.backends.ray.messages import Reporter
-from kcframe.stages.stages import Stage, run_stage
-from kcframe.storage.layout import RESULT
+from kcframe.stages.base import Stage
+from kcframe.stages.context import Context
 from kcframe.storage.run_dir import RunDir
 
 
@@ -44,12 +44,12 @@ def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.ac
     """Run a stage. What another attempt cannot mend is posted to the board, so that there is none."""
     reporter, run_dir = Reporter(board, stage.folder, world.rank), RunDir(url)
     # A stage may have ended just before the process that would have said so was lost.
-    done = run_dir.exists(f"{stage.folder}/{RESULT}")
+    done = stage.is_finished(run_dir)
     # Together: the wish to stop may reach the board between two workers' questions.
     if world.any(reporter.post("begin", world.size) or done):
         return
     try:
-        run_stage(stage, recipe, run_dir, world, reporter, reporter.should_stop)
+        stage.run(Context.build(recipe, run_dir, world, reporter))
     except StorageError:
         raise
     except Interrupted as error:
