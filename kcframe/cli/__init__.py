@@ -1,1 +1,1 @@
-"""What each command does; `kcframe.cli.main` only reads the command line."""
+"""The command line: `main` lists the commands, and each command has its own file."""

@@ -1,9 +1,9 @@
-"""`kcframe cache`: what teachers say, asked once and kept."""
+"""`kcframe cache`: ask teachers once and store their outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kcframe.cli.options import ADDRESS, BACKEND, PLUGIN, RECIPE, SET
 from kcframe.cli.run import execution_overrides, stop_on_signal
 from kcframe.errors import Interrupted, RecipeError
 from kcframe.recipe.load import load_recipe
@@ -23,7 +24,35 @@ from kcframe.storage.run_dir import RunDir
 if TYPE_CHECKING:
     from kcframe.interfaces.data import DataSource
 
-BYTES = 4 + 2  # of an output: its class, its logit
+BYTES = 4 + 2  # bytes of one output: its class, its logit
+
+
+@click.command("cache")
+@RECIPE
+@SET
+@PLUGIN
+@click.option("--run-dir", metavar="URL", help="Of the run whose specialists are asked. Default: runs/NAME.")
+@click.option("--url", metavar="URL", help="Where outputs are kept: short for --set teacher_cache.url=…")
+@BACKEND
+@ADDRESS
+@click.option("--verify", is_flag=True, help="Read all that is kept, and ask again about a sample of it.")
+@click.option(
+    "--samples",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="With --verify: images of each teacher, an epoch.",
+)
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    run_dir: str | None,
+    verify: bool,
+    samples: int,
+    **options: Any,
+) -> None:
+    """Ask a recipe's teachers about all training pictures once, and keep what they say for its arms."""
+    cache_outputs(recipe, overrides, run_dir, verify=samples if verify else None, **options)
 
 
 def cache_outputs(
@@ -31,56 +60,60 @@ def cache_outputs(
     overrides: Sequence[str],
     run_dir_url: str | None,
     url: str | None,
-    backend: str | None,
-    address: str | None,
-    verify: int | None,
+    *,
+    backend: str | None = None,
+    address: str | None = None,
+    verify: int | None = None,
 ) -> None:
-    """Train what specialists are missing, ask the teachers of all arms about the training pictures of all
-    epochs, and say what is kept. verify: ask again about so many images an epoch of each teacher instead."""
-    given = [f"teacher_cache.url={url}"] if url else []
+    """Train the specialists that are missing, ask the teachers of all arms about the training pictures of all
+    epochs, and print a table of the stored outputs.
+
+    verify: instead, check the stored outputs, and ask again about this many images per teacher and epoch.
+    """
+    cache_override = [f"teacher_cache.url={url}"] if url else []
     recipe = load_recipe(
-        source, installed(), (*overrides, *given, *execution_overrides(backend, address, None))
+        source, installed(), (*overrides, *cache_override, *execution_overrides(backend, address, None))
     )
     if recipe.teacher_cache is None:
         raise RecipeError(
             f"{source}: teacher_cache: is missing. Say where to keep what teachers say: --url URL"
         )
-    # To fill it is what this command is for.
+    # This command fills the cache, whatever the recipe says.
     filling = recipe.teacher_cache.model_copy(update={"fill": True})
     recipe = recipe.model_copy(update={"teacher_cache": filling})
-    # torch comes in only now: a recipe with mistakes is refused at once.
+    # torch is imported only now, so that a recipe with mistakes is refused at once.
+    from kcframe.build.arms import asking_teachers, resolve_arms
     from kcframe.build.source import build_source
-    from kcframe.build.teacher_cache import asking
     from kcframe.cli.display import RunDisplay
     from kcframe.run.pipeline import train
 
-    if not asking(recipe):
+    if not asking_teachers(resolve_arms(recipe)):
         raise RecipeError(f"{source}: arms: none of them asks a teacher")
     run_dir = RunDir(run_dir_url or f"runs/{recipe.name}")
     console = Console()
     if verify is not None:
         _verify(recipe, build_source(recipe), run_dir, verify, console)
         return
-    with stop_on_signal(console) as stop, RunDisplay(console) as display:
+    with stop_on_signal(console) as stop, RunDisplay(console, stop.is_set) as display:
         try:
-            data = train(recipe, run_dir, display, display.say, stop.is_set, ("specialist", "outputs"))
+            data = train(recipe, run_dir, display, lambda plan: plan.before_arms)
         except Interrupted as error:
             raise Interrupted(f"{error}. Everything is saved: give the same command again to go on") from None
     _show(recipe, data, run_dir, console)
 
 
 def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -> None:
-    from kcframe.run.pipeline import plan
+    from kcframe.stages.plan import plan_stages
 
-    stage = next(stage for stage in plan(recipe, data.taxonomy) if stage.kind == "outputs")
+    stage = plan_stages(recipe, data.taxonomy).outputs[0]
     table = _table("what teachers said", "epochs", "files", "MB")
     images = files = megabytes = 0
-    # What the stage found: to build all teachers again may take longer than to ask them.
-    for kept in run_dir.read_json(f"{stage.folder}/{RESULT}")["kept"]:
-        size = kept["images"] * kept["outputs"] * BYTES * kept["epochs"] / 10**6
-        row = _row(kept["teacher"], kept["images"], kept["outputs"])
-        table.add_row(*row, f"{kept['epochs']}", f"{kept['files']:,}", f"{size:,.1f}")
-        images, files, megabytes = images + kept["images"], files + kept["files"], megabytes + size
+    # The figures come from the stage's result: building all teachers again may take longer than asking them.
+    for teacher in run_dir.read_json(f"{stage.folder}/{RESULT}")["kept"]:
+        size = teacher["images"] * teacher["outputs"] * BYTES * teacher["epochs"] / 10**6
+        row = _row(teacher["teacher"], teacher["images"], teacher["outputs"])
+        table.add_row(*row, f"{teacher['epochs']}", f"{teacher['files']:,}", f"{size:,.1f}")
+        images, files, megabytes = images + teacher["images"], files + teacher["files"], megabytes + size
     table.add_section()
     table.add_row("all", f"{images:,}", "", "", f"{files:,}", f"{megabytes:,.1f}")
     console.print(table)
@@ -88,19 +121,21 @@ def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -
 
 
 def _verify(recipe: Recipe, data: DataSource, run_dir: RunDir, samples: int, console: Console) -> None:
-    from kcframe.build.teacher_cache import asking, check_teacher_cache, kept_already, outputs_of, view_of
+    from kcframe.build.arms import asking_teachers, resolve_arms
+    from kcframe.build.teacher_cache import cache_needs, check_teacher_cache, refuse_missing, view_of
     from kcframe.engine.teachers.asking import compare
     from kcframe.run.backends.local import choose_device
 
-    check_teacher_cache(recipe)
-    outputs = outputs_of(recipe, data, run_dir, asking(recipe))
-    kept_already(outputs, recipe.seed)
+    arms = asking_teachers(resolve_arms(recipe))
+    check_teacher_cache(recipe, arms)
+    wanted = cache_needs(recipe, data, run_dir, arms)
+    refuse_missing(wanted, recipe.seed)
     table = _table("what teachers said, and say when asked again", "files", "asked again", "differs by")
     device = choose_device(recipe.execution.device)
-    for found in compare(outputs.needs, view_of(recipe, data), device, samples, whole=True):
-        part = found.part
-        row = _row(part.teacher, len(part.images), part.width)
-        table.add_row(*row, f"{found.files:,}", f"{found.images:,}", f"{found.largest:.2g}")
+    for comparison in compare(wanted.needs, view_of(recipe, data), device, samples, whole=True):
+        stored = comparison.stored
+        row = _row(stored.teacher, len(stored.images), stored.width)
+        table.add_row(*row, f"{comparison.files:,}", f"{comparison.images:,}", f"{comparison.largest:.2g}")
     console.print(table)
     click.echo("nothing is damaged, and no logit differs by more than rounding")
 

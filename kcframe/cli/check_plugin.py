@@ -1,4 +1,4 @@
-"""`kcframe check-plugin`: a plugin put to its kind's suite, without pytest."""
+"""`kcframe check-plugin`: run the test suite of a plugin's kind on the plugin, without pytest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 import yaml
 from pydantic import ValidationError
 
+from kcframe.cli.options import PLUGIN
 from kcframe.errors import PluginError, did_you_mean
 from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
@@ -17,16 +18,28 @@ from kcframe.registry import KINDS, Component, installed
 MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
-def check_plugin(name: str, kind: str | None, options: str | None, recipe: str | None = None) -> None:
-    """Print a line for each check of a plugin; PluginError at the end if one of them failed.
+@click.command("check-plugin")
+@click.argument("name", metavar="NAME")
+@click.option("--kind", metavar="KIND", help="Where several plugins have the name; or write KIND/NAME.")
+@click.option("--options", metavar="YAML", help="As a recipe would give them, e.g. '{rate: 0.5}'.")
+@click.option("--recipe", metavar="RECIPE", help="Options from there, and the data that teachers know.")
+@PLUGIN
+def command(name: str, kind: str | None, options: str | None, recipe: str | None) -> None:
+    """Put a plugin to the checks of its kind: shapes, gradients, saved state, whole tiny runs."""
+    check_plugin(name, kind, options, recipe)
 
-    name: as registered, or KIND/NAME. kind: where several plugins have the name. options: YAML, as a recipe
-    would give them. recipe: whose options these are unless given, and whose data teachers and backbones fit.
+
+def check_plugin(name: str, kind: str | None, options: str | None, recipe: str | None = None) -> None:
+    """Print a line for each check of a plugin. Raises PluginError at the end if one of them failed.
+
+    name: as registered, or KIND/NAME. kind: needed if several plugins have the name. options: YAML, as in a
+    recipe. recipe: a file that gives the options if `options` is None, and the data that a teacher or a
+    backbone must fit.
     """
     component = find_plugin(name, kind)
     loaded = load_recipe(recipe, installed()) if recipe else None
     given = _checked_options(component, options, loaded)
-    # torch comes in only now: a misspelt name is answered at once.
+    # torch is imported only now, so that a misspelt name is answered at once.
     from kcframe.testing import SUITES
     from kcframe.testing.checks import run_checks
 
@@ -48,22 +61,21 @@ def check_plugin(name: str, kind: str | None, options: str | None, recipe: str |
 
 
 def find_plugin(name: str, kind: str | None) -> Component:
-    """A plugin by NAME, KIND/NAME, or NAME and kind. PluginError says which there are."""
+    """A plugin by NAME, KIND/NAME, or NAME and kind. PluginError, with the nearest name, if there is none."""
     registry = installed()
-    said, slash, rest = name.partition("/")
+    before, slash, after = name.partition("/")
     if slash and kind is None:
-        kind, name = said, rest
+        kind, name = before, after
     if kind is not None:
         if kind not in KINDS:
             raise PluginError(f"no kind of plugin '{kind}'; {did_you_mean(kind, KINDS)}")
         return registry.get(kind, name)
-    kinds = [each for each in KINDS if (each, name) in registry.components]
+    kinds = [candidate for candidate in KINDS if (candidate, name) in registry.components]
     if len(kinds) > 1:
-        choices = " or ".join(f"{each}/{name}" for each in kinds)
+        choices = " or ".join(f"{candidate}/{name}" for candidate in kinds)
         raise PluginError(f"several plugins are called '{name}': say {choices}")
     if not kinds:
-        known = {each: f"{own}/{each}" for own, each in registry.components}
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, {component.name for component in registry.components.values()})
         left_out = "".join(f"; the plugins of {d} are left out: {why}" for d, why in registry.broken.items())
         raise PluginError(
             f"no plugin '{name}' is installed; {hint}{left_out} (kcframe plugins lists them all)"
@@ -72,7 +84,7 @@ def find_plugin(name: str, kind: str | None) -> Component:
 
 
 def _fitting(kind: str, recipe: Recipe) -> dict[str, Any]:
-    """A suite's attributes, as a recipe's data are."""
+    """The attributes of a suite that depend on the recipe's data."""
     if kind not in ("teacher", "backbone"):
         return {}
     from kcframe.build.source import build_source
@@ -84,13 +96,13 @@ def _fitting(kind: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def _named_in(recipe: Recipe, kind: str, name: str) -> Mapping[str, Any]:
-    """The options of the first place where a recipe names a plugin; none if it does not."""
-    found = [recipe.data] if kind == "data" else list(recipe.callbacks) if kind == "callback" else []
+    """The options that a recipe gives a plugin where it names it first; empty if it does not name it."""
+    refs = [recipe.data] if kind == "data" else list(recipe.callbacks) if kind == "callback" else []
     for arm in recipe.arms.values():
-        found += arm.teachers if kind == "teacher" else [getattr(arm, kind)] if hasattr(arm, kind) else []
+        refs += arm.teachers if kind == "teacher" else [getattr(arm, kind)] if hasattr(arm, kind) else []
     if kind == "backbone" and recipe.specialists is not None:
-        found.append(recipe.specialists.backbone)
-    return next((ref.options for ref in found if ref.name == name), {})
+        refs.append(recipe.specialists.backbone)
+    return next((ref.options for ref in refs if ref.name == name), {})
 
 
 def _checked_options(component: Component, text: str | None, recipe: Recipe | None) -> Mapping[str, Any]:
@@ -112,17 +124,17 @@ def _checked_options(component: Component, text: str | None, recipe: Recipe | No
 def _problems(component: Component, error: ValidationError, given: Mapping[str, Any]) -> list[str]:
     fields = component.options.model_fields
     lines, missing = [], []
-    for found in error.errors():
-        where = ".".join(map(str, found["loc"]))
-        if found["type"] == "missing":
+    for problem in error.errors():
+        where = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "missing":
             about = fields[where].description if where in fields else None
             lines.append(f"option '{where}' is missing" + (f": {about}" if about else ""))
             missing.append(where)
-        elif found["type"] == "extra_forbidden":
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"no option '{where}'; {did_you_mean(where, fields)}")
         else:
-            lines.append(f"option '{where}': {found['msg']}, not {found['input']!r}")
-    example = ", ".join([*(f"{k}: {v}" for k, v in given.items()), *(f"{each}: …" for each in missing)])
+            lines.append(f"option '{where}': {problem['msg']}, not {problem['input']!r}")
+    example = ", ".join([*(f"{k}: {v}" for k, v in given.items()), *(f"{option}: …" for option in missing)])
     if missing:
         where = f"{component.kind}/{component.name}"
         lines.append(f"give them so: kcframe check-plugin {where} --options '{{{example}}}'")

@@ -1,14 +1,23 @@
-"""`kcframe compare`."""
+"""`kcframe compare`: one table over several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import click
 from rich.console import Console
 
 from kcframe.errors import RunDirError
 from kcframe.storage.layout import RESULTS
 from kcframe.storage.run_dir import RunDir
+
+
+@click.command("compare")
+@click.argument("run_dirs", metavar="RUN…", nargs=-1, required=True)
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+def command(run_dirs: tuple[str, ...], markdown: bool) -> None:
+    """One table over several runs of a recipe: mean and standard deviation over their seeds."""
+    compare_runs(run_dirs, markdown)
 
 
 def compare_runs(urls: Sequence[str], markdown: bool) -> None:

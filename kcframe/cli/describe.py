@@ -1,34 +1,48 @@
-"""`kcframe describe`: layers and parameters, counted on torch's meta device, so that nothing is allocated;
-and what reading the pictures costs."""
+"""`kcframe describe`: a recipe's layers, its numbers of parameters and the cost of reading its pictures.
+
+The networks are built on torch's meta device, so that nothing is allocated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kcframe.build.networks import build_specialist, build_student
-from kcframe.build.source import build_source
-from kcframe.engine.model import Student, count_parameters
+from kcframe.cli.options import PLUGIN, RECIPE, SET
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
-from kcframe.run.storage_cost import reading_of, reading_table
+
+if TYPE_CHECKING:
+    from kcframe.engine.model import Student
 
 MIB = 2**20
 
 
-def describe_recipe(source: str, overrides: Sequence[str]) -> None:
-    """Print the data, each arm's and the specialists' layers and parameter counts, and, where pictures are
-    stored, how much of them is read."""
-    recipe = load_recipe(source, installed(), overrides)
-    data = build_source(recipe)
+@click.command("describe")
+@RECIPE
+@SET
+@PLUGIN
+def command(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Show a recipe's layers and parameters, and what reading its pictures costs; nothing is trained."""
+    loaded = load_recipe(recipe, installed(), overrides)
+    # torch is imported only now, so that a recipe with mistakes is refused at once.
+    import torch
+
+    from kcframe.build.networks import build_student
+    from kcframe.build.source import build_source
+    from kcframe.engine.model import count_parameters
+    from kcframe.run.storage_cost import reading_of, reading_table
+
+    data = build_source(loaded)
     taxonomy = data.taxonomy
     console = Console()
     console.print(
-        f"{recipe.name}: {taxonomy.num_classes:,} classes in {taxonomy.num_verticals} verticals "
+        f"{loaded.name}: {taxonomy.num_classes:,} classes in {taxonomy.num_verticals} verticals "
         f"({min(taxonomy.sizes):,} to {max(taxonomy.sizes):,} a vertical), pictures "
         f"{data.channels}x{data.image_size}x{data.image_size}",
         highlight=False,
@@ -37,7 +51,7 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
     as_published: dict[str, str] = {}
     rows: list[list[str]] = []
     published = None
-    for name, spec in recipe.arms.items():
+    for name, spec in loaded.arms.items():
         with torch.device("meta"):
             student = build_student(spec, data.channels, data.image_size, taxonomy)
         layers[name] = _layers(student, spec)
@@ -47,14 +61,14 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
             head = count_parameters(student) - count_parameters(student.backbone)
             as_published[name] = f"{(head + base) // MIB:.0f}M"
         rows.append(row)
-    if recipe.specialists is not None:
-        layers["specialists"] = f"{taxonomy.num_verticals} x {recipe.specialists.backbone.name}"
-        rows.append(["specialists", *_specialists(recipe, data)])
+    if loaded.specialists is not None:
+        layers["specialists"] = f"{taxonomy.num_verticals} x {loaded.specialists.backbone.name}"
+        rows.append(["specialists", *_specialists(loaded, data)])
     texts = [[name, text, as_published.get(name, "")] for name, text in layers.items()]
     console.print(_table("layers", ["", "", "published" if as_published else ""], texts))
     headings = ["", "backbone", "expander", "classifiers", "pacing", "total", "/ 2^20"]
     console.print(_table("parameters", headings, rows))
-    if (reading := reading_of(recipe, data)) is not None:
+    if (reading := reading_of(loaded, data)) is not None:
         console.print(reading_table(reading))
     if published is not None:
         console.print(
@@ -65,7 +79,7 @@ def describe_recipe(source: str, overrides: Sequence[str]) -> None:
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """In 80 columns a long name goes on in the next line, and no figure does."""
+    """A table for 80 columns: a long name continues in the next line, a figure stays in one line."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.show_header = any(headings)
     table.add_column(overflow="fold", min_width=11)
@@ -77,12 +91,14 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _layers(student: Student, spec) -> str:
-    options = spec.expander.options
-    sizes = ", ".join(f"{key} {options[key]}" for key in ("s1", "s2", "x") if key in options)
-    return f"{spec.backbone.name} {student.backbone.num_features} -> {spec.expander.name} {sizes}"
+    sizes = spec.expander.options
+    text = ", ".join(f"{key} {sizes[key]}" for key in ("s1", "s2", "x") if key in sizes)
+    return f"{spec.backbone.name} {student.backbone.num_features} -> {spec.expander.name} {text}"
 
 
 def _counts(student: Student) -> list[str]:
+    from kcframe.engine.model import count_parameters
+
     head = student.head
     parts = [student.backbone, head.expander, head.classifiers, head.pacing]
     total = count_parameters(student)
@@ -90,6 +106,11 @@ def _counts(student: Student) -> list[str]:
 
 
 def _specialists(recipe, data) -> list[str]:
+    import torch
+
+    from kcframe.build.networks import build_specialist
+    from kcframe.engine.model import count_parameters
+
     backbones = classifiers = 0
     for size in data.taxonomy.sizes:
         with torch.device("meta"):

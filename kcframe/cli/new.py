@@ -1,4 +1,4 @@
-"""`kcframe new`: a plugin that works, to begin with. Its files come from `kcframe/scaffold/`."""
+"""`kcframe new`: write a small plugin that works. Its files come from templates in `kcframe/scaffold/`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,19 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST = 28  # characters of a name, so that no line of the files becomes too long
 
 
+@click.command("new")
+@click.argument("kind", metavar="KIND")
+@click.argument("name", metavar="NAME")
+@click.option("--folder", metavar="DIR", default=".", help="Where its folder is put. Default: here.")
+def command(kind: str, name: str, folder: str) -> None:
+    """Write a new plugin that works: a folder with a class, a README and tests."""
+    new_plugin(kind, name, folder)
+
+
 def new_plugin(kind: str, name: str, folder: str) -> None:
     """Write folder/kcframe-KIND-NAME and print what to do with it.
 
-    Raises PluginError for a kind or name that cannot be, a name that is taken, a folder that is there.
+    Raises PluginError if the kind does not exist, the name is invalid or taken, or the folder exists.
     """
     _refuse(kind, name)
     target = Path(folder).expanduser() / f"kcframe-{kind}-{name}"
@@ -45,9 +54,9 @@ def new_plugin(kind: str, name: str, folder: str) -> None:
 
 
 def plugin_files(kind: str, name: str) -> dict[str, str]:
-    """Path -> text of a new plugin's files."""
+    """The files of a new plugin: path -> text."""
     package = f"kcframe_{kind}_{name.replace('-', '_')}"
-    # With the kind behind it no class can be called as its own base class is.
+    # The class ends with the kind, so that it never has the name of its base class.
     camel = "".join(word.capitalize() for word in name.split("-"))
     class_name = camel + kind.capitalize()
     values = {
@@ -73,7 +82,7 @@ def plugin_files(kind: str, name: str) -> dict[str, str]:
 
 
 def _module(kind: str) -> str:
-    """What the module of the class is called: as kcframe's own of that kind."""
+    """The name of the class's module: that of kcframe's base class of this kind."""
     return BASES[kind].partition(":")[0].rpartition(".")[2]
 
 

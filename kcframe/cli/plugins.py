@@ -1,4 +1,4 @@
-"""`kcframe plugins`: what is installed, and what one plugin can be told; needs no torch."""
+"""`kcframe plugins`: the installed plugins, and the options of one. This needs no torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from kcframe.cli.options import PLUGIN
 from kcframe.errors import PluginError, did_you_mean
 from kcframe.registry import BASES, KINDS, Component, installed
 
@@ -29,8 +30,12 @@ BOUNDS = {
 }
 
 
-def show_plugins(kind: str | None, name: str | None) -> None:
-    """All plugins, one kind's, or one plugin's options."""
+@click.command("plugins")
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+@PLUGIN
+def command(kind: str | None, name: str | None) -> None:
+    """List the installed plugins, or one plugin's options: kcframe plugins pacing self-paced."""
     registry = installed()
     if kind is not None and kind not in KINDS:
         owners = [k for k, known in registry.components if known == kind]
@@ -55,7 +60,7 @@ def _show_list(components: Sequence[Component]) -> None:
         table.add_row(c.kind, c.name, c.summary, f"{c.distribution} {c.version}")
     console = Console()
     if not console.is_terminal:
-        console.width = 160  # a line a plugin, for grep
+        console.width = 160  # one line per plugin, for grep
     console.print(table)
     click.echo("options of one: kcframe plugins KIND NAME")
 
@@ -86,12 +91,12 @@ def _default(field: FieldInfo) -> Any:
 
 
 def in_words(annotation: Any) -> str:
-    """A field's type as a recipe's author would say it: 'paper | base-rate', 'list of text'."""
+    """A field's type in the words of a recipe's author: 'paper | base-rate', 'list of text'."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " | ".join(str(_plain(value)) for value in inner)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(in_words(each) for each in inner)
+        return " or ".join(in_words(choice) for choice in inner)
     if origin is typing.Annotated:
         limits = ", ".join(_limits(inner[1:]))
         return in_words(inner[0]) + (f" ({limits})" if limits else "")
@@ -105,15 +110,15 @@ def in_words(annotation: Any) -> str:
 
 
 def _limits(metadata: Sequence[Any]) -> list[str]:
-    found = []
-    for each in metadata:
+    limits = []
+    for item in metadata:
         for kind, (attribute, words) in BOUNDS.items():
-            if isinstance(each, kind):
-                bound = getattr(each, attribute)
-                found.append(words.format(int(bound) if bound == int(bound) else bound))
-        if isinstance(each, FieldInfo):
-            found += _limits(each.metadata)
-    return found
+            if isinstance(item, kind):
+                bound = getattr(item, attribute)
+                limits.append(words.format(int(bound) if bound == int(bound) else bound))
+        if isinstance(item, FieldInfo):
+            limits += _limits(item.metadata)
+    return limits
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -123,7 +128,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _plain(value: object) -> object:
-    """As YAML would have it."""
+    """A value as YAML writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""`kcframe tune`."""
+"""`kcframe tune`: a sweep over the fields in a recipe's search section."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ import click
 import yaml
 from rich.console import Console
 
+from kcframe.cli.options import PLUGIN, RECIPE, SET
 from kcframe.errors import Interrupted, RecipeError, TrainingError
 from kcframe.recipe.load import load_recipe
-from kcframe.recipe.schema import Recipe
+from kcframe.recipe.schema import Recipe, StudentSpec
 from kcframe.recipe.search import searched_arm, with_values
 from kcframe.registry import installed
 from kcframe.storage.layout import BEST, SWEEP, SWEEP_FIGURE
 from kcframe.storage.run_dir import RunDir
 
 
+@click.command("tune")
+@RECIPE
+@SET
+@PLUGIN
+@click.option("--run-dir", metavar="URL", help="Where the sweep is kept. Default: runs/NAME-sweep.")
+def command(recipe: str, overrides: tuple[str, ...], run_dir: str | None) -> None:
+    """Try values for the fields in a recipe's search section (Ray Tune); keep the best as best.yaml."""
+    tune_recipe(recipe, overrides, run_dir)
+
+
 def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) -> None:
-    """Sweep over a recipe's search; leaves a table, a picture and best.yaml in the run directory."""
+    """Sweep over a recipe's search; write a table, a figure and best.yaml to the run directory."""
     given = load_recipe(source, installed(), overrides)
     if given.search is None:
         raise RecipeError(
@@ -48,20 +59,19 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
 
     again = "Everything is saved: give the same command again to go on"
     try:
-        with stop_on_signal(console) as stop, RunDisplay(console) as display:
-            # Without specialists in the recipe this only writes down what the sweep starts from.
-            kinds = ("specialist", "outputs")
-            train(recipe, run_dir, display, display.say, stop.is_set, kinds, _that_learn(recipe))
+        with stop_on_signal(console) as stop, RunDisplay(console, stop.is_set) as display:
+            # If the recipe has no specialists, this only records the state from which the sweep starts.
+            train(recipe, run_dir, display, lambda plan: plan.before_arms, _learners(recipe))
         from kcframe.run.backends.ray.tune import arm_of, sweep
 
         def say(text: str) -> None:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         with _term_is_interrupt():
-            found = sweep(recipe, run_dir, say)
+            finished = sweep(recipe, run_dir, say)
     except Interrupted as error:
         raise Interrupted(f"{error}. {again}") from None
-    trials = ranked([asdict(trial) for trial in found])
+    trials = ranked([asdict(trial) for trial in finished])
     best = trials[0]
     if best["mpvap"] is None:
         raise TrainingError(f"none of the {len(trials)} trials could be trained; see the lines above")
@@ -69,23 +79,23 @@ def tune_recipe(source: str, overrides: Sequence[str], run_dir_url: str | None) 
         SWEEP, {"metric": "mpvap, validation", "arm": arm, "best": best["name"], "trials": trials}
     )
     run_dir.write(SWEEP_FIGURE, draw_sweep(trials))
-    kept = arm_of(recipe.model_copy(update={"execution": given.execution}), arm, best["values"])
-    run_dir.write(BEST, _as_file(kept, best, len(trials)))
+    best_recipe = arm_of(recipe.model_copy(update={"execution": given.execution}), arm, best["values"])
+    run_dir.write(BEST, _as_file(best_recipe, best, len(trials)))
     console.print(sweep_table(trials))
     click.echo(f"picture: {run_dir.shown(SWEEP_FIGURE)}")
     click.echo(run_dir.shown(BEST))
 
 
-def _that_learn(recipe: Recipe) -> Recipe:
-    """With the arms for which teachers are asked before any trial: the searched one, and what becomes of it
-    with each value of a field that changes what is asked."""
+def _learners(recipe: Recipe) -> dict[str, StudentSpec]:
+    """The arms whose teachers are asked before the first trial: the searched arm, and one more for each value
+    of a searched field that changes the questions to the teachers."""
     name, schema = searched_arm(recipe), installed().options_schema
     arms = {name: recipe.arms[name]}
     for field, distribution in recipe.search.fields.items():
         if field.startswith(("objective.", "train.epochs", "train.precision")):
             for number, value in enumerate(distribution.examples()):
                 arms[f"{name}, {field} {number}"] = with_values(recipe.arms[name], {field: value}, schema)
-    return recipe.model_copy(update={"arms": arms})
+    return arms
 
 
 def _as_file(recipe: Recipe, best: dict, num_trials: int) -> str:
@@ -100,7 +110,7 @@ def _as_file(recipe: Recipe, best: dict, num_trials: int) -> str:
 
 @contextmanager
 def _term_is_interrupt() -> Iterator[None]:
-    """Ray Tune saves its state at Ctrl-C; a preempted machine should have that too."""
+    """Turn SIGTERM into Ctrl-C: Ray Tune then saves its state when a machine is preempted, too."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield

@@ -1,20 +1,23 @@
-"""`kcframe validate`; needs no torch."""
+"""`kcframe validate`: check recipes. This needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
+from kcframe.cli.options import PLUGIN, SET
 from kcframe.errors import RecipeError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 
 
-def validate_recipes(sources: Sequence[str], overrides: Sequence[str]) -> None:
-    """Check every recipe; all of them are read before the first problem ends the command."""
+@click.command("validate")
+@click.argument("recipes", metavar="RECIPE…", nargs=-1, required=True)
+@SET
+@PLUGIN
+def command(recipes: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Check recipes: all errors at once, each with its place and the nearest valid name."""
     problems: list[str] = []
-    for source in sources:
+    for source in recipes:
         try:
             recipe = load_recipe(source, installed(), overrides)
             click.echo(f"{source}: valid ({len(recipe.arms)} arms)")

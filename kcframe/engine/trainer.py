@@ -161,7 +161,7 @@ class Trainer:
         evaluation = None
         self.student.train()
         for batch, began in self._batches():
-            outcome, loss = self._learn(batch, began)
+            outcome, loss = self.learn(batch, began)
             if self._is_due_to_log():
                 self._note("step", self.step / self.sampler.batches_per_epoch, self._readings(outcome, loss))
             if self._is_due_to_evaluate():
@@ -185,8 +185,11 @@ class Trainer:
             began = time.perf_counter()
             yield next(batches), began
 
-    def _learn(self, batch: Batch, began: float) -> tuple[Outcome, float]:
-        """One step, and its loss. TrainingError if that is not finite."""
+    def learn(self, batch: Batch, began: float) -> tuple[Outcome, float]:
+        """One step, and its loss. began: when this process began to wait for the batch, by perf_counter.
+
+        Raises TrainingError if the loss is not finite.
+        """
         self.bad.add(batch.bad, len(batch.images))
         rate = learning_rate_at(self.job.train, self.step, self.num_steps)
         outcome = self.one_step(batch, self.progress(), rate)

@@ -80,8 +80,8 @@ class Train(Section):
         None,
         gt=0,
         lt=1,
-        description="decay of a moving average of the weights, warmed up as min(ema, (1 + step) / (10 + step)); "
-        "figures and saved weights are then the average's. null: off",
+        description="decay of a moving average of the weights, warmed up as min(ema, (1 + t) / (10 + t)): "
+        "its figures and weights are what the run gives. null: off",
     )
     log_every: int = Field(10, ge=1, description="steps between lines in the metrics")
     evaluate_every: int = Field(1, ge=0, description="epochs between evaluations; 0: only at the end")

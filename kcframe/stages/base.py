@@ -50,7 +50,7 @@ class Stage(ABC):
     """
 
     always_again: ClassVar[bool] = False
-    """True takes an earlier result back before each run: whether anything is left to do shows when it runs."""
+    """True: every run does it again, because only its work shows whether anything is left to do."""
 
     needs: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import kcframe
-from kcframe.build.teachers import teacher_sources
+from kcframe.build.arms import resolve_arm
 from kcframe.engine.model import count_parameters
 from kcframe.recipe.schema import StudentSpec
 from kcframe.report.table import COLUMNS, cell
@@ -75,7 +75,7 @@ def _read(classifier: Classifier, name: str) -> Any:
 
 def _teachers(classifier: Classifier) -> str:
     spec = StudentSpec.model_validate(classifier.about["student"])
-    return ", ".join(source.name for source in teacher_sources(spec)) or "none"
+    return ", ".join(source.name for source in resolve_arm(classifier.arm, spec).sources) or "none"
 
 
 def _data(classifier: Classifier) -> str:

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from kcframe.build.source import build_source
 from kcframe.cli.main import cli
-from kcframe.engine.data.batches import Plan
+from kcframe.engine.data.batches import BatchPlan
 from kcframe.engine.data.sampler import Sampler
+from kcframe.engine.data.split import Split
 from kcframe.errors import StorageError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -57,7 +58,7 @@ def test_data_by_way_of_ray_data_are_the_same_pictures(tiny, cluster):
 
     recipe = load_recipe(str(tiny()), installed())
     images = build_source(recipe).split("train")
-    plan = Plan(images, images.labels, Sampler(torch.arange(len(images)), 16, 0), 0)
+    plan = BatchPlan(Split.whole(images), Sampler(torch.arange(len(images)), 16, 0), 0)
     loaded = list(connect_and_load(recipe, range(6), 2))
     assert len(loaded) == 6
     for step, batch in enumerate(loaded):

@@ -1,1 +1,1 @@
-"""`kcframe bench`: what things cost, measured here, the compared ways taking turns."""
+"""`kcframe bench`: measure costs on this machine. The compared ways take turns."""

@@ -1,15 +1,16 @@
-"""What the benchmarks share: time, spreads as text, and files for machines."""
+"""Functions that the benchmarks share: they time an action, print a spread and write figures as JSON."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from kcframe.storage import writing
 
-from kcframe.storage import writing as write
+if TYPE_CHECKING:
+    import torch
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -18,7 +19,9 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def waited_for(device: torch.device, action: Callable[[], object]) -> float:
-    """Seconds that an action takes, a GPU's work included."""
+    """Seconds that an action takes, including its work on a GPU."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
@@ -29,13 +32,15 @@ def waited_for(device: torch.device, action: Callable[[], object]) -> float:
 
 
 def name_of(device: torch.device) -> str:
-    """A device as a table's title would have it."""
+    """A device's name for a table's title."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def write_json(found: dict[str, Any], json_file: str | None) -> None:
-    """Write the figures, if a file was asked for. RunDirError if that cannot be."""
+def write_json(figures: dict[str, Any], json_file: str | None) -> None:
+    """Write the figures to a file, unless `json_file` is None. RunDirError if the file cannot be written."""
     if json_file is not None:
-        write.write_json(json_file, found)
+        writing.write_json(json_file, figures)

@@ -14,40 +14,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from kcframe.cli.bench.figures import write_json
+from kcframe.cli.options import JSON, count_option
 
 CLASSES = 20_000
-TOPS = 20  # verticals, a tenth of whose classes have parents
+TOPS = 20  # verticals; a tenth of their classes have parents
 AT_ONCE = 1_000_000  # rows written together
 
 
-def bench_labels(rows: int, labels_per_image: int, json_file: str | None) -> None:
-    """Make up a table of `rows` labels, and start the data source twice, in fresh processes."""
+@click.command("labels")
+@count_option("--rows", 9_000_000, "Labels in the made-up table.")
+@count_option("--labels-per-image", 3, "Of them.")
+@JSON
+def command(rows: int, labels_per_image: int, json_file: str | None) -> None:
+    """How long a run waits for Open Images' labels, and the memory they take: first, and from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         size = _make_up(Path(folder), rows, labels_per_image)
-        found: dict[str, Any] = {"rows": rows, "megabytes": size / 1e6}
+        figures: dict[str, Any] = {"rows": rows, "megabytes": size / 1e6}
         for name in ("first", "second"):
             with _fresh_process() as pool:
-                found[name] = pool.submit(_start, folder).result()
+                figures[name] = pool.submit(_start, folder).result()
+    images = figures["first"]["images"]
     table = Table(
-        title=f"{rows:,} labels of {found['first']['images']:,} images, {found['megabytes']:,.0f} MB of CSV",
+        title=f"{rows:,} labels of {images:,} images, {figures['megabytes']:,.0f} MB of CSV",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
     for heading in ("", "seconds", "peak memory of the process, MiB"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, what in (("first", "from the table"), ("second", "from this machine's cache")):
-        row = found[name]
+        row = figures[name]
         table.add_row(
             what, f"{row['seconds']:.1f}", f"{row['peak_mib']:,.0f} ({row['before_mib']:,.0f} before)"
         )
     Console().print(table)
-    write_json(found, json_file)
+    write_json(figures, json_file)
 
 
 @contextmanager
@@ -57,7 +64,7 @@ def _fresh_process() -> Iterator[ProcessPoolExecutor]:
 
 
 def _make_up(folder: Path, rows: int, labels_per_image: int) -> int:
-    """Bytes of the label table."""
+    """Write made-up files of Open Images to `folder`, and return the size of the label table in bytes."""
     names = "\n".join(f"/m/{number:05x},class {number}" for number in range(CLASSES))
     (folder / "class-descriptions.csv").write_text(names)
     tops = [
@@ -88,7 +95,7 @@ def _make_up(folder: Path, rows: int, labels_per_image: int) -> int:
 
 
 def _start(folder: str) -> dict[str, float]:
-    """What a run does before its first stage."""
+    """Do the work of a run before its first stage, and measure it."""
     from kcframe.builtin.sources.open_images.options import OpenImagesOptions
     from kcframe.builtin.sources.open_images.source import OpenImages
 

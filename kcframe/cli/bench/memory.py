@@ -1,4 +1,4 @@
-"""The most memory that a piece of code held at once."""
+"""Measure the largest memory that a piece of code holds at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def peak_bytes(device: torch.device, action: Callable[[], object]) -> int:
-    """Bytes that `action` held at its height, above what was held before."""
+    """The largest number of bytes that `action` holds at once, beyond those that were held before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

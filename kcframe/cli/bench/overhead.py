@@ -18,14 +18,14 @@ from kcframe.cli.bench.figures import spread, write_json
 from kcframe.cli.display import RunDisplay
 from kcframe.recipe.schema import Recipe
 from kcframe.run.backends import get_backend
-from kcframe.run.pipeline import prepare
-from kcframe.stages.stages import Stage, mark
+from kcframe.run.provenance import write_provenance
+from kcframe.stages.arm import ArmStage
 from kcframe.storage.layout import RESULT
 from kcframe.storage.run_dir import RunDir
 
 
 def bench_overhead(rounds: int, steps: int, json_file: str | None) -> None:
-    """A training step on a Ray worker against one in this process, and what starting on Ray costs."""
+    """Compare a training step on a Ray worker with one in this process, and measure the start of Ray."""
     recipe = _recipe(steps)
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
@@ -47,7 +47,7 @@ def bench_overhead(rounds: int, steps: int, json_file: str | None) -> None:
         for local, ray in zip(rows[::2], rows[1::2], strict=True)
     ]
     beside = [row["beside"] for row in rows if row["backend"] == "ray"]
-    found = {
+    figures = {
         "ray_step_over_local": median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
@@ -58,12 +58,12 @@ def bench_overhead(rounds: int, steps: int, json_file: str | None) -> None:
         "threads": torch.get_num_threads(),
         "rows": rows,
     }
-    console.print(_table(found, ratios))
-    write_json(found, json_file)
+    console.print(_table(figures, ratios))
+    write_json(figures, json_file)
 
 
 def _recipe(steps: int) -> Recipe:
-    """The quickstart's network on pictures from memory, one arm, one epoch of `steps` steps."""
+    """A recipe with the quickstart's network, pictures in memory, one arm and one epoch of `steps` steps."""
     batch = 128
     data = {
         "verticals": 10,
@@ -92,29 +92,30 @@ def _recipe(steps: int) -> Recipe:
 
 
 def _one_run(recipe: Recipe, backend: str, folder: Path) -> dict[str, float]:
-    """images_per_second of the steps, and the seconds of the run in which no step was made."""
-    run_dir, stage = RunDir(folder), Stage("arm", "student")
-    prepare(recipe, build_source(recipe), run_dir, lambda text: None)
-    mark(stage, recipe, run_dir)
+    """images_per_second of the steps, and beside: the seconds of the run outside its steps."""
+    run_dir, stage = RunDir(folder), ArmStage(arm="student")
+    write_provenance(recipe, build_source(recipe), run_dir, lambda text: None)
+    stage.begin(recipe, run_dir)
     began = time.perf_counter()
     with RunDisplay(Console(quiet=True)) as quiet:
         quiet.plan([stage], 0)
-        get_backend(backend).run([stage], recipe, run_dir, quiet, lambda: False)
+        get_backend(backend).run([stage], recipe, run_dir, quiet)
     wall = time.perf_counter() - began
     result = run_dir.read_json(f"{stage.folder}/{RESULT}")
     speed = result["images_per_second"]
     return {"images_per_second": speed, "beside": wall - result["train_images"] / speed}
 
 
-def _table(found: dict[str, Any], ratios: list[float]) -> Table:
-    table = Table(title=f"a step, {found['threads']} threads", title_justify="left", box=box.SIMPLE_HEAD)
+def _table(figures: dict[str, Any], ratios: list[float]) -> Table:
+    table = Table(title=f"a step, {figures['threads']} threads", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("time of a step on a Ray worker over one in this process", spread(ratios))
-    table.add_row("starting the cluster", f"{found['cluster_start_seconds']:.1f} s")
-    first, later = found["first_stage_beside_steps_seconds"], found["later_stages_beside_steps_seconds"]
+    table.add_row("starting the cluster", f"{figures['cluster_start_seconds']:.1f} s")
+    first, later = figures["first_stage_beside_steps_seconds"], figures["later_stages_beside_steps_seconds"]
     table.add_row("first stage on Ray, beside its steps (a process imports torch)", f"{first:.1f} s")
     if later is not None:
         table.add_row("later stages on Ray, beside their steps (the process is used again)", f"{later:.1f} s")
-    table.add_row("a stage in this process, beside its steps", f"{found['local_beside_steps_seconds']:.1f} s")
+    local = figures["local_beside_steps_seconds"]
+    table.add_row("a stage in this process, beside its steps", f"{local:.1f} s")
     return table

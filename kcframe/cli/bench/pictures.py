@@ -1,4 +1,4 @@
-"""Made-up JPEG files and recipes that read them, for when a benchmark is given none."""
+"""Made-up JPEG files and recipes that read them, for a benchmark without a recipe of the user's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import yaml
 from PIL import Image
 
 VERTICALS, CLASSES, PICTURES, SIZE = 4, 5, {"train": 40, "test": 4}, (320, 256)
-IMAGE_SIZE = 128  # that they are read in
-GROUP = 100  # pictures in a row group, as Hugging Face's datasets have them
+IMAGE_SIZE = 128  # the size at which the recipe reads them
+GROUP = 100  # pictures in a row group, as in Hugging Face's datasets
 
 
 class Made(NamedTuple):
-    """A picture: its class as VERTICAL/CLASS, its number in it, and its file."""
+    """A picture. label: VERTICAL/CLASS. number: its place within its class. data: a JPEG file."""
 
     label: str
     number: int
@@ -30,8 +30,10 @@ class Made(NamedTuple):
 
 
 def made_up_recipe(folder: Path, url: str | None = None, layout: str = "files") -> Path:
-    """Write 880 pictures, 320 x 256, noise that is blown up smoothly, and below `folder` a recipe that reads
-    them; returns its file. url: where the pictures lie; None: below `folder`. layout: one of LAYOUTS.
+    """Write 880 pictures of 320 x 256 pixels and a recipe that reads them, and return the recipe's file.
+
+    The recipe lies below `folder`. url: of the pictures' folder; None: below `folder`, too. layout: one of
+    LAYOUTS. The pictures are enlarged noise.
     """
     place = url or str(folder / "pictures")
     folder = Path(tempfile.mkdtemp(dir=folder))
@@ -103,8 +105,8 @@ def _put(url: str, content: io.BytesIO) -> None:
 
 
 class Layout(NamedTuple):
-    """How pictures lie: the data source that reads them so, the ending of a split's one file ('': many
-    files), and what writes a split."""
+    """How pictures are stored. source: the data source that reads them. ending: of a split's one file; '': a
+    split has many files. write: writes a split."""
 
     source: str
     ending: str

@@ -1,4 +1,4 @@
-"""A head of some size and made-up batches to learn from: what `kcframe bench head` measures."""
+"""The head and the made-up batches that `kcframe bench head` measures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SELF_PACED = PluginRef(name="self-paced", options={"start": "base-rate"})
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured. B batch, N classes, M verticals, D features, K kept."""
+    """The sizes of the measured head. B batch, N classes, M verticals, D features, K kept."""
 
     classes: int = 100_000
     verticals: int = 20
@@ -40,7 +40,7 @@ class Sizes:
 
 
 class PlainPacing(Pacing):
-    """Eq. 4 as a plugin's author would write it."""
+    """Eq. 4 as the author of a plugin would write it."""
 
     def __init__(self, options, sizes, num_classes):
         super().__init__(options, sizes, num_classes)
@@ -51,7 +51,7 @@ class PlainPacing(Pacing):
 
 
 class PlainObjective(Objective):
-    """Eq. 2 as a plugin's author would write it."""
+    """Eq. 2 as the author of a plugin would write it."""
 
     uses_teachers = True
 
@@ -61,7 +61,7 @@ class PlainObjective(Objective):
 
 
 class Bench:
-    """A head of some size with a batch to learn from."""
+    """A head of the given sizes, and a batch that it learns from."""
 
     def __init__(self, sizes: Sizes):
         torch.manual_seed(0)
@@ -90,7 +90,7 @@ class Bench:
         return Head(expander, pacing, blocks).to(s.device)
 
     def draw(self) -> tuple[Tensor, SlotTargets, SlotTargets]:
-        """A batch: features [B, D], the teachers' targets and the labels."""
+        """A new batch: features [B, D], the teachers' targets and the labels."""
         s = self.sizes
         features, labels, rows, classes, values = self.pictures.draw()
         soft = SlotTargets(self.index, s.batch, rows, classes, values)
@@ -105,7 +105,7 @@ class Bench:
         workspace: Workspace | None = None,
         filter_error: float | None = None,
     ) -> None:
-        """Forward and backward of the head, as training does it."""
+        """Forward and backward pass of the head, as in training."""
         head, objective = head or self.head, objective or self.objective
         for parameter in head.parameters():
             parameter.grad = None
@@ -117,13 +117,13 @@ class Bench:
                 features,
                 lambda vertical: block_targets(self.hard, self.soft, vertical),
                 None,
-                self.sizes.batch,
-                workspace or self.workspace,
-                filter_error,
+                batch_size=self.sizes.batch,
+                workspace=workspace or self.workspace,
+                filter_error=filter_error,
             )
 
     def dense_step(self) -> None:
-        """The same loss with all logits and all targets at once, by autograd."""
+        """The same loss by autograd, with all logits and all targets in memory at once."""
         head, batch = self.head, self.sizes.batch
         for parameter in head.parameters():
             parameter.grad = None
@@ -136,7 +136,7 @@ class Bench:
             (loss / batch).backward()
 
     def train(self, steps: int) -> None:
-        """Learn for a while, each step from other pictures."""
+        """Train the head, with a new batch in each step."""
         optimizer = torch.optim.Adam(self.head.parameters(), lr=1e-3, fused=True)
         for _ in range(steps):
             self.features, self.soft, self.hard = self.draw()
@@ -144,7 +144,7 @@ class Bench:
             optimizer.step()
 
     def gradients(self) -> dict[str, Tensor]:
-        """Of the head's matrices, by name."""
+        """A copy of the gradients of the head's matrices: name -> gradient."""
         return {name: p.grad.clone() for name, p in self.head.named_parameters() if p.ndim > 1}
 
     def gradient_bytes(self) -> int:
@@ -169,19 +169,19 @@ class Pictures:
         self.basis = torch.randn(self.CODE, sizes.features, device=device) / self.CODE**0.5
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """features [B, D], labels [B], and the teachers' K best as (rows, classes, values)."""
+        """features [B, D], labels [B], and the teachers' K largest outputs as (rows, classes, values)."""
         s, device = self.sizes, self.sizes.device
         labels = torch.randint(s.classes, (s.batch,), device=device)
         verticals = torch.bucketize(labels, self.offsets, right=True) - 1
         noise = 0.5 * torch.randn(s.batch, s.features, device=device)
         features = (self.centres[verticals] + self.codes[labels] @ self.basis + noise).relu()
-        # The label first, then its neighbours: no class twice.
+        # The label comes first, then the next classes of its vertical. No class comes twice.
         first, size = self.offsets[verticals], self.offsets.diff()[verticals]
-        kept = min(s.kept, int(self.offsets.diff().min()))
-        steps = torch.arange(kept, device=device)
+        num_kept = min(s.kept, int(self.offsets.diff().min()))
+        steps = torch.arange(num_kept, device=device)
         classes = first[:, None] + (labels - first)[:, None].add(steps) % size[:, None]
-        # An expert: sure of the label, next to sure that it is nothing else.
-        values = torch.randn(s.batch, kept, device=device).sub(7).sigmoid()
+        # The teacher is an expert: it gives the label 0.95 and the other classes almost 0.
+        values = torch.randn(s.batch, num_kept, device=device).sub(7).sigmoid()
         values[:, 0] = 0.95
         rows = torch.arange(s.batch, device=device)[:, None].expand_as(classes)
         return features, labels, rows.flatten(), classes.flatten(), values.flatten()

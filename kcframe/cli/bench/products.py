@@ -1,4 +1,4 @@
-"""The matrix products of a piece of code by themselves: nothing that computes them can be faster."""
+"""Run the matrix products of a piece of code by themselves. Their time is a lower bound for that code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MM, ADDMM = torch.ops.aten.mm.default, torch.ops.aten.addmm.default
 
 
 def bare_products(action: Callable[[], object]) -> Callable[[], None]:
-    """Run `action` once and return its matrix products alone.
+    """Run `action` once, and return a function that computes its matrix products alone.
 
-    The same shapes, layouts and formats in the same order, written where earlier ones were wherever `action`
-    did so, and with no memory to be got.
+    The products have the same shapes, layouts, formats and order. Tensors that share memory in `action` share
+    memory here. The function allocates no memory.
     """
     with _Recorder() as recorder:
         action()
@@ -42,7 +42,7 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        """Memory of our own that is shared by the tensors that share theirs."""
+        """A tensor of the same layout in new memory. Tensors that share memory get copies that share it."""
         storage = tensor.untyped_storage()
         key = (storage.data_ptr(), storage.nbytes())
         if key not in self._copies:

@@ -1,5 +1,7 @@
-"""`kcframe bench serve`: latency and pictures a second of a served student under load, with batching and
-without, the two taking turns."""
+"""`kcframe bench serve`: latency and throughput of `kcframe serve` under load.
+
+Batches and single pictures take turns.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 from PIL import Image
 from rich import box
 from rich.console import Console
@@ -20,25 +23,51 @@ from rich.markup import escape
 from rich.table import Table
 
 from kcframe.cli.bench.figures import name_of, spread, write_json
+from kcframe.cli.options import DEVICE, JSON, STUDENT, batch_option, count_option
 from kcframe.errors import ServeError
-from kcframe.run.backends.local import choose_device
-from kcframe.students.export import sample_images
-from kcframe.students.load import Classifier, load
 
-ENOUGH = 10  # answers a turn
+if TYPE_CHECKING:
+    from kcframe.students.load import Classifier
+
+ENOUGH = 10  # the fewest answers per turn
 WARM_UP = 0.5  # seconds of each turn that are not counted
 
 
+@click.command("serve")
+@STUDENT
+@count_option("--clients", 16, "Clients, each sending one picture after the other.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1), help="A turn.")
+@count_option("--rounds", 3, "Turns of each way.")
+@batch_option(32)
+@DEVICE
+@JSON
+def command(**given: Any) -> None:
+    """Latency and pictures a second of `kcframe serve` under load, with batching and without."""
+    bench_serve(**given)
+
+
 def bench_serve(
-    run: str, clients: int, seconds: float, rounds: int, batch_size: int, device: str, json_file: str | None
+    run: str,
+    clients: int,
+    seconds: float,
+    rounds: int,
+    batch: int,
+    *,
+    device: str,
+    json_file: str | None = None,
 ) -> None:
-    """Clients in this process, each sending one picture after the other over a connection of its own, to a
-    server in another."""
+    """Measure the answers of a server to clients in this process. The server has a process of its own.
+
+    Each client has a connection of its own, and sends the next picture after the answer to the last one.
+    """
+    from kcframe.run.backends.local import choose_device
+    from kcframe.students.load import load
+
     classifier = load(run, device=choose_device(device))
     pictures = _as_files(classifier)
     rows: list[dict[str, Any]] = []
     for number in range(rounds):
-        for way, size in (("batching", batch_size), ("one by one", 1)):
+        for way, size in (("batching", batch), ("one by one", 1)):
             with _served(run, size, clients, device) as url:
                 took = asyncio.run(_load(url, pictures, clients, seconds))
             if len(took) < ENOUGH:
@@ -66,27 +95,29 @@ def bench_serve(
     for heading in ("", "images/s", "p50, ms", "p99, ms"):
         table.add_column(heading, justify="right" if heading else "left")
     for way in ways:
-        own = [row for row in rows if row["way"] == way]
-        table.add_row(way, *(spread([row[figure] for row in own], 1) for figure in figures))
+        turns = [row for row in rows if row["way"] == way]
+        table.add_row(way, *(spread([turn[figure] for turn in turns], 1) for figure in figures))
     Console().print(table)
-    found = {way: {f: median(r[f] for r in rows if r["way"] == way) for f in figures} for way in ways}
-    write_json({"clients": clients, "batch": batch_size, **found, "rows": rows}, json_file)
+    medians = {way: {f: median(r[f] for r in rows if r["way"] == way) for f in figures} for way in ways}
+    write_json({"clients": clients, "batch": batch, **medians, "rows": rows}, json_file)
 
 
 def _as_files(classifier: Classifier) -> list[bytes]:
-    """Pictures as clients send them: PNG files."""
-    found = []
+    """The run's sample pictures as PNG files, as clients send them."""
+    from kcframe.students.export import sample_images
+
+    files = []
     for image in sample_images(classifier)[0]:
         pixels = image.mul(255).round().byte().permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
         Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-        found.append(buffer.getvalue())
-    return found
+        files.append(buffer.getvalue())
+    return files
 
 
 @contextmanager
 def _served(run: str, batch_size: int, clients: int, device: str) -> Iterator[str]:
-    """The URL of `kcframe serve` in a process of its own."""
+    """Start `kcframe serve` in a process of its own, give its URL, and stop it afterwards."""
     options = ["--port", "0", "--batch", str(batch_size), "--device", device]
     options += ["--max-waiting", str(2 * clients)]
     command = [sys.executable, "-m", "kcframe", "serve", run, *options]
@@ -102,7 +133,7 @@ def _served(run: str, batch_size: int, clients: int, device: str) -> Iterator[st
 
 
 async def _load(url: str, pictures: list[bytes], clients: int, seconds: float) -> list[float]:
-    """Seconds that each request took, of those that began in the counted time."""
+    """Send requests; return the seconds of each one that began after the warm-up."""
     import aiohttp
 
     took: list[float] = []
