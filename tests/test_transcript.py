@@ -1,4 +1,4 @@
-"""README's way from an idea to a sweep, typed as it stands there."""
+"""plugins/README.md's way from an idea to a sweep, typed as it stands there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "plugins/README.md").read_text(encoding="utf-8")
 NAME = "kcframe-pacing-ease-in"
 
 
