@@ -23,11 +23,11 @@ def test_a_run_is_kept_interrupted_and_resumed_on_object_storage(tiny, tmp_path,
     recipe = load_recipe(str(tiny()), installed())
     quiet = Quiet(stop_at=14)
     with pytest.raises(Interrupted):
-        run(recipe, RunDir(bucket), quiet, quiet.say, quiet.should_stop)
+        run(recipe, RunDir(bucket), quiet)
     again = Quiet()
-    stored = run(recipe, RunDir(bucket), again, again.say)
+    stored = run(recipe, RunDir(bucket), again)
     assert any("stages are finished and kept" in line for line in again.said)
-    local = run(recipe, RunDir(tmp_path / "local"), Quiet(), again.say)
+    local = run(recipe, RunDir(tmp_path / "local"), again)
     assert stored == local
     # The finished student is used from there, and exported to there.
     student = kcframe.load(f"{bucket}:student")
@@ -59,9 +59,9 @@ def test_a_storage_that_goes_away_for_a_while(tiny, tmp_path, bucket, proxy):
                 proxy.go_down(seconds=3)
 
     watcher = Outage()
-    stored = run(recipe, RunDir(bucket), watcher, watcher.say)
+    stored = run(recipe, RunDir(bucket), watcher)
     assert proxy.refused > 0
-    assert stored == run(recipe, RunDir(tmp_path / "local"), Quiet(), print)
+    assert stored == run(recipe, RunDir(tmp_path / "local"), Quiet())
 
 
 def test_a_storage_that_never_answers_is_an_error_in_words(monkeypatch, tiny):
@@ -79,12 +79,12 @@ def test_a_storage_that_never_answers_is_an_error_in_words(monkeypatch, tiny):
     run_dir = RunDir("memory://broken")
     run_dir._filesystem = Broken()
     with pytest.raises(StorageError, match="memory://broken/.*: ConnectionResetError: reset by peer"):
-        run(recipe, run_dir, Quiet(), print)
+        run(recipe, run_dir, Quiet())
     assert len(tried) == 3
 
 
 def test_a_bucket_that_is_not_there_is_an_error_in_words(tiny, bucket):
     recipe = load_recipe(str(tiny()), installed())
     with pytest.raises(RunDirError, match="s3://nowhere/x/.*cannot be written") as caught:
-        run(recipe, RunDir("s3://nowhere/x"), Quiet(), print)
+        run(recipe, RunDir("s3://nowhere/x"), Quiet())
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)

@@ -43,7 +43,7 @@ def recipe(published, tmp_path, *more):
 
 def test_the_sample_recipe_to_its_end(published, tmp_path):
     quiet, where = Quiet(), f"{published}/run"
-    results = run(recipe(published, tmp_path, "data.options.cache_gib=1"), RunDir(where), quiet, quiet.say)
+    results = run(recipe(published, tmp_path, "data.options.cache_gib=1"), RunDir(where), quiet)
     storage = s3fs.S3FileSystem()
     found = json.loads(storage.cat_file(f"{where}/arms/+D+SC+S base-rate/result.json"))
     assert found["bad_images"] == {"train": 6, "test": 3}
@@ -72,8 +72,10 @@ def test_what_nobody_verified_may_be_left_out(tmp_path):
     quiet, found = Quiet(), {}
     for unknown in ("negative", "ignore"):
         given = recipe(str(tmp_path / "oi"), tmp_path, f"data.options.unknown={unknown}")
-        found[unknown] = run(given, RunDir(tmp_path / unknown), quiet, quiet.say)
-        evaluate_run(str(tmp_path / unknown), None, None, (), 64, "cpu", str(tmp_path / "e.json"), None)
+        found[unknown] = run(given, RunDir(tmp_path / unknown), quiet)
+        evaluate_run(
+            str(tmp_path / unknown), None, None, (), 64, device="cpu", json_file=str(tmp_path / "e.json")
+        )
         again = json.loads((tmp_path / "e.json").read_text())
         for arm, row in found[unknown]["arms"].items():
             assert again["arms"][arm]["per_vertical"] == row["per_vertical"]
@@ -91,7 +93,7 @@ def test_what_reading_costs_is_what_was_said(tmp_path, monkeypatch, gib):
     fetched, fetch = [], PlacedStore._fetch
     monkeypatch.setattr(PlacedStore, "_fetch", lambda *own: fetched.append(fetch(*own)) or fetched[-1])
     quiet = Quiet()
-    run(given, RunDir(tmp_path / "run"), quiet, quiet.say)
+    run(given, RunDir(tmp_path / "run"), quiet)
     samples = 0 if gib else len(json.loads((tmp_path / "run/samples/samples.json").read_text()))
     assert sum(each.requests for each in said.values()) == len(fetched) - samples
     assert sum(each.bytes for each in said.values()) == pytest.approx(
@@ -116,20 +118,18 @@ def test_a_storage_that_comes_and_goes_changes_nothing(published, tmp_path, prox
     """The connections are cut three times in the middle of it."""
     quiet = Quiet()
     short = ["specialists.train.epochs=2", "student.train.epochs=2"]
-    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
-    again = Quiet()
+    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet)
     count = 0
 
-    def cut_now_and_then():
-        nonlocal count
-        if again.steps in (2, 5, 9) and again.steps != count:
-            count = again.steps
-            proxy.go_down(0.3)
-        return False
+    class CutsNowAndThen(Quiet):
+        def should_stop(self):
+            nonlocal count
+            if self.steps in (2, 5, 9) and self.steps != count:
+                count = self.steps
+                proxy.go_down(0.3)
+            return False
 
-    found = run(
-        recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), again, again.say, cut_now_and_then
-    )
+    found = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), CutsNowAndThen())
     assert count == 9
     assert proxy.refused
     assert found == expected
@@ -139,9 +139,9 @@ def test_a_busy_and_slow_storage_changes_nothing(published, tmp_path, proxy):
     """Every twentieth read is answered with 503, every 99th is reset, and all of them take their time."""
     short = ["specialists.train.epochs=1", "student.train.epochs=2"]
     quiet = Quiet()
-    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet, quiet.say)
+    expected = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "a"), quiet)
     proxy.busy_every, proxy.reset_every, proxy.slow = 20, 99, 0.005
-    found = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), quiet, quiet.say)
+    found = run(recipe(published, tmp_path, *short), RunDir(tmp_path / "b"), quiet)
     assert proxy.busy > 10
     assert proxy.resets > 2
     assert found == expected
@@ -155,7 +155,7 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(published, tmp_path):
     for change, named in nowhere:
         quiet = Quiet()
         with pytest.raises(KcframeError) as caught:
-            run(recipe(published, tmp_path, change), RunDir(tmp_path / "r"), quiet, quiet.say)
+            run(recipe(published, tmp_path, change), RunDir(tmp_path / "r"), quiet)
         assert named in str(caught.value)
         assert len(str(caught.value)) < 600
         assert S3_SECRET not in str(caught.value)

@@ -14,20 +14,21 @@ from safetensors.torch import load_file
 
 from kcframe.engine.metrics_log import read_metrics
 from kcframe.engine.optimizer import FUSED_FROM
-from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted, RecipeError, RunDirError, TrainingError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run.pipeline import run
-from kcframe.stages.stages import Stage, run_stage
+from kcframe.stages.arm import ArmStage
+from kcframe.stages.context import Context
 from kcframe.storage.run_dir import RunDir
 from tests.conftest import TINY, Quiet
+from tests.threads import Threads
 
 
 def go(path, run_dir, *overrides, watcher=None):
     watcher = watcher or Quiet()
     recipe = load_recipe(str(path), installed(), overrides)
-    return run(recipe, RunDir(run_dir), watcher, watcher.say, watcher.should_stop), watcher
+    return run(recipe, RunDir(run_dir), watcher), watcher
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +301,8 @@ def test_two_workers_take_the_steps_of_one(tiny, tmp_path):
     world = Threads(2)
     workers = [
         threading.Thread(
-            target=run_stage, args=(Stage("arm", "student"), recipe, run_dir, world.of(rank), Quiet())
+            target=ArmStage(arm="student").run,
+            args=(Context.build(recipe, run_dir, world.of(rank), Quiet()),),
         )
         for rank in range(2)
     ]
@@ -323,25 +325,6 @@ def test_two_workers_take_the_steps_of_one(tiny, tmp_path):
     ]
     assert len(losses[1]) == 12
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-
-
-class Threads:
-    """all_reduce between threads."""
-
-    def __init__(self, size: int):
-        self.size, self.parts = size, {}
-        self.barrier, self.built = threading.Barrier(size, timeout=30), threading.Event()
-
-    def of(self, rank: int) -> World:
-        def all_reduce(tensor):
-            self.built.set()
-            self.parts[rank] = tensor.clone()
-            self.barrier.wait()
-            total = sum(self.parts[r] for r in range(self.size))
-            self.barrier.wait()
-            tensor.copy_(total)
-
-        return World(rank, self.size, torch.device("cpu"), all_reduce)
 
 
 def test_percentages_are_finite_or_null(finished):
@@ -367,7 +350,7 @@ def test_a_vertical_without_test_images_has_no_figures_and_ends(tmp_path):
     file = tmp_path / "r.yaml"
     file.write_text(yaml.safe_dump(TINY | {"data": data}))
     quiet = Quiet()
-    results = run(load_recipe(str(file), installed()), RunDir(tmp_path / "run"), quiet, quiet.say)
+    results = run(load_recipe(str(file), installed()), RunDir(tmp_path / "run"), quiet)
     assert results["specialists"]["per_vertical"]["b"]["ap"] is None
     assert results["arms"]["student"]["per_vertical"]["b"]["ap"] is None
     assert results["arms"]["student"]["mpvap"] == results["arms"]["student"]["per_vertical"]["a"]["ap"]

@@ -420,7 +420,7 @@ def test_a_run_on_folders(tiny, folder, tmp_path_factory):
     assert build_source(recipe).taxonomy.verticals == ("cars", "cats")
     run_dir = tmp_path_factory.mktemp("run")
     quiet = Quiet()
-    results = run(recipe, RunDir(run_dir), quiet, quiet.say)
+    results = run(recipe, RunDir(run_dir), quiet)
     assert set(results["arms"]["student"]["per_vertical"]) == {"cars", "cats"}
     facts = json.loads((run_dir / "data.json").read_text())
     assert (facts["train pictures"], facts["test pictures"]) == (28, 4)

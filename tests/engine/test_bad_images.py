@@ -11,8 +11,9 @@ from PIL import Image
 
 from kcframe.build.source import build_source
 from kcframe.engine.data.bad_images import SURELY, BadImages, load_in_full
-from kcframe.engine.data.batches import Plan
+from kcframe.engine.data.batches import BatchPlan
 from kcframe.engine.data.sampler import Sampler
+from kcframe.engine.data.split import Split
 from kcframe.engine.world import World
 from kcframe.errors import DataError, Interrupted
 from kcframe.interfaces.data import ImageSet, Labels
@@ -56,12 +57,10 @@ def test_the_next_of_the_epoch_stands_for_it_with_its_label():
 def test_what_stands_for_what_does_not_depend_on_the_workers():
     images = Numbers(40, bad=(1, 2, 3, 17, 18, 30))
     sampler = Sampler(torch.arange(40), 10, seed=3)
-    one = [Plan(images, images.labels, sampler, 3, skips=True)[step].images[:, 0, 0, 0] for step in range(4)]
+    split = Split.whole(images, max_bad_fraction=0.5)
+    one = [BatchPlan(split, sampler, 3)[step].images[:, 0, 0, 0] for step in range(4)]
     for step in range(4):
-        parts = [
-            Plan(images, images.labels, sampler, 3, rank, 3, skips=True)[step].images[:, 0, 0, 0]
-            for rank in range(3)
-        ]
+        parts = [BatchPlan(split, sampler, 3, rank, 3)[step].images[:, 0, 0, 0] for rank in range(3)]
         assert torch.cat(parts).tolist() == one[step].tolist()
 
 
@@ -160,7 +159,7 @@ def spoiled(tmp_path):
 def test_a_run_skips_counts_and_lists_them(spoiled, tmp_path):
     write, bad = spoiled
     recipe, quiet, folder = write(0.1), Quiet(), tmp_path / "run"
-    results = run(recipe, RunDir(folder), quiet, quiet.say)
+    results = run(recipe, RunDir(folder), quiet)
     listed = [
         json.loads(line) for line in (folder / "arms/student/bad_images.jsonl").read_text().splitlines()
     ]
@@ -185,12 +184,12 @@ def test_a_run_skips_counts_and_lists_them(spoiled, tmp_path):
 def test_an_interrupted_run_lists_the_same_and_learns_the_same(spoiled, tmp_path):
     write, _ = spoiled
     recipe, quiet = write(0.1), Quiet()
-    whole = run(recipe, RunDir(tmp_path / "whole"), quiet, quiet.say)
+    whole = run(recipe, RunDir(tmp_path / "whole"), quiet)
     stopped = Quiet(stop_at=quiet.steps - 2)
     with pytest.raises(Interrupted):
-        run(recipe, RunDir(tmp_path / "cut"), stopped, stopped.say, stopped.should_stop)
+        run(recipe, RunDir(tmp_path / "cut"), stopped)
     again = Quiet()
-    assert run(recipe, RunDir(tmp_path / "cut"), again, again.say) == whole
+    assert run(recipe, RunDir(tmp_path / "cut"), again) == whole
     for arm in ("generalist", "student"):
         name = f"arms/{arm}/bad_images.jsonl"
         lists = [sorted((tmp_path / where / name).read_text().splitlines()) for where in ("whole", "cut")]
@@ -201,7 +200,7 @@ def test_more_than_allowed_stop_the_run(spoiled, tmp_path):
     write, bad = spoiled
     quiet = Quiet()
     with pytest.raises(DataError, match="1 images, 1 of the last 12, cannot.*0.03 allows 0 of the 18"):
-        run(write(0.03, threads=2), RunDir(tmp_path / "r"), quiet, quiet.say)
+        run(write(0.03, threads=2), RunDir(tmp_path / "r"), quiet)
     # And without leave the first one is an error, as ever.
     with pytest.raises(DataError, match=f"{bad[0]}: cannot be decoded.*; replace or remove it"):
-        run(write(0.0), RunDir(tmp_path / "r0"), quiet, quiet.say)
+        run(write(0.0), RunDir(tmp_path / "r0"), quiet)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcframe.engine.data.batches import Plan, load_batches
+from kcframe.engine.data.batches import BatchPlan, load_batches
 from kcframe.engine.data.sampler import Sampler
+from kcframe.engine.data.split import Split
 from kcframe.errors import DataError
 from kcframe.interfaces.data import ImageSet, Labels
 
@@ -26,7 +27,7 @@ class Numbers(ImageSet):
 
 def plan(bad=-1, rank=0, size=1):
     images = Numbers(bad)
-    return Plan(images, images.labels, Sampler(torch.arange(20), 6, seed=3), 5, rank, size)
+    return BatchPlan(Split.whole(images), Sampler(torch.arange(20), 6, seed=3), 5, rank, size)
 
 
 @pytest.mark.parametrize(("rank", "size"), [(0, 1), (1, 2)])

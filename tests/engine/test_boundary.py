@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kcframe.builtin.objectives.bce import HardBce
+from kcframe.engine.plugin_calls import call_plugin
 from kcframe.errors import PluginError
 from kcframe.interfaces.backbone import Backbone
 from kcframe.interfaces.expander import Expander
@@ -155,7 +156,7 @@ def test_a_strange_plugin_is_named_with_its_line(case, tiny, tmp_path, monkeypat
     recipe = load_recipe(str(path), installed(), [given])
     watcher = Quiet()
     with pytest.raises(PluginError, match=said) as raised:
-        run(recipe, RunDir(tmp_path / "run"), watcher, watcher.say, watcher.should_stop)
+        run(recipe, RunDir(tmp_path / "run"), watcher)
     assert f"--set {place.removesuffix('.0')}=" in str(raised.value)
     assert f"{place}: {kind} 'strange' of kcframe-strange 0.3" in str(raised.value)
 
@@ -167,4 +168,4 @@ def test_memory_that_runs_out_is_nobodys_mistake(monkeypatch):
             raise torch.OutOfMemoryError("no room")
 
     with pytest.raises(torch.OutOfMemoryError):
-        ask(Greedy(PluginOptions()), "forward", torch.zeros(1, 1), None)
+        call_plugin(Greedy(PluginOptions()), "forward", torch.zeros(1, 1), None)

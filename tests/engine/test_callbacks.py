@@ -80,7 +80,7 @@ def start(tiny, tmp_path, *overrides, stop_at=None):
     path = tiny()
     recipe = load_recipe(str(path), installed(), overrides)
     watcher = Quiet(stop_at)
-    run(recipe, RunDir(str(tmp_path / "run")), watcher, watcher.say, watcher.should_stop)
+    run(recipe, RunDir(str(tmp_path / "run")), watcher)
     return watcher
 
 

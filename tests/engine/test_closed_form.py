@@ -59,7 +59,14 @@ def learn(head, objective=None, filter_error=None, workspace=None, times=1, want
     head.zero_grad()
     for _ in range(times):
         backward_by_block(
-            head, objective, features, wanted or targets(), None, BATCH, workspace, filter_error
+            head,
+            objective,
+            features,
+            wanted or targets(),
+            None,
+            batch_size=BATCH,
+            workspace=workspace,
+            filter_error=filter_error,
         )
     return {"features": features.grad.clone()} | {n: p.grad.clone() for n, p in head.named_parameters()}
 
@@ -81,7 +88,7 @@ def test_float32_gives_what_float64_gives(head, tile, monkeypatch):
     features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
     features = features.double().requires_grad_()
     head.zero_grad()
-    backward_by_block(head, objective, features, targets(), None, BATCH)
+    backward_by_block(head, objective, features, targets(), None, batch_size=BATCH)
     exact = {"features": features.grad} | {n: p.grad for n, p in head.named_parameters()}
     assert relative({n: g.double() for n, g in found.items()}, exact) < 1e-5
 
@@ -96,7 +103,9 @@ def test_loss_and_accuracies_are_those_of_autograd(head, tile, temperature, monk
     def outcome():
         features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1))
         objective = TopKBce(TopKBceOptions(hard_weight=0.5, temperature=temperature))
-        return backward_by_block(head, objective, features.requires_grad_(), targets(), None, BATCH)
+        return backward_by_block(
+            head, objective, features.requires_grad_(), targets(), None, batch_size=BATCH
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(TopKBce, "has_closed_form", False)
@@ -117,7 +126,7 @@ def test_a_term_may_be_a_view_of_the_logits(head, tile, monkeypatch):
 
     monkeypatch.setattr(closed_form, "TILE", tile)
     features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    found = backward_by_block(head, First(PluginOptions()), features, targets(), None, BATCH)
+    found = backward_by_block(head, First(PluginOptions()), features, targets(), None, batch_size=BATCH)
     shared = head.shared(features)
     wanted = torch.stack([head.block(v, shared)[:, 0].mean() for v in range(len(SIZES))])
     torch.testing.assert_close(found.terms["first"], wanted.detach())
@@ -182,7 +191,7 @@ def test_frozen_parts_get_no_gradient_and_the_others_the_same(head, frozen):
         parameter.grad = None
     features = torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(1)).requires_grad_()
     objective = TopKBce(TopKBceOptions(hard_weight=0.5))
-    backward_by_block(head, objective, features, targets(), None, BATCH)
+    backward_by_block(head, objective, features, targets(), None, batch_size=BATCH)
     for name, parameter in head.named_parameters():
         if name.startswith(frozen):
             assert parameter.grad is None

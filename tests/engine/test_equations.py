@@ -138,7 +138,12 @@ def compare(
         elif way == "closed form, few images at a time":
             patch.setattr(closed_form, "TILE", 2 * max(sizes))
         outcome = backward_by_block(
-            head, objective, features, lambda v: block_targets(hard_slots, soft_slots, v), None, batch
+            head,
+            objective,
+            features,
+            lambda v: block_targets(hard_slots, soft_slots, v),
+            None,
+            batch_size=batch,
         )
     found = {n: p.grad.clone() for n, p in head.named_parameters() if p.grad is not None}
     found["features"] = features.grad.clone()
@@ -279,7 +284,12 @@ def test_weights_scale_each_verticals_gradient_alone():
     for weights in (None, torch.tensor([2.0, 0.0])):
         head.zero_grad()
         backward_by_block(
-            head, HardBce(PluginOptions()), features, lambda v: block_targets(hard, None, v), weights, batch
+            head,
+            HardBce(PluginOptions()),
+            features,
+            lambda v: block_targets(hard, None, v),
+            weights,
+            batch_size=batch,
         )
         grads.append([c.weight.grad.clone() for c in head.classifiers])
     torch.testing.assert_close(grads[1][0], 2 * grads[0][0])

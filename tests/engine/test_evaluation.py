@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation import average_precision as average_precision_module
 from kcframe.engine.evaluation import evaluate as evaluation
 from kcframe.engine.evaluation.average_precision import average_precision
@@ -78,9 +79,8 @@ class Numbers(ImageSet):
 
 def measure(taxonomy: Taxonomy, logits: torch.Tensor, labels: list[list[int]]):
     images = Numbers(labels)
-    indices = torch.arange(len(labels))
     student = Scores(logits, taxonomy.sizes)
-    return evaluate(student, images, images.labels, indices, taxonomy, Settings(2, torch.device("cpu")))
+    return evaluate(student, Split.whole(images), taxonomy, Settings(2, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("numbers", [10**6, 80, 1])
@@ -124,14 +124,14 @@ def test_images_that_are_told_apart_are_measured_as_if_alone():
     student, settings = Scores(logits, taxonomy.sizes), Settings(2, torch.device("cpu"))
     indices = torch.tensor([6, 5, 3, 2, 1, 0])  # not all, and not in order
     images = Told(labels)
-    found = evaluate(student, images, images.labels.take(indices), indices, taxonomy, settings)
+    found = evaluate(student, Split.whole(images).only(indices), taxonomy, settings)
     for name, which in Told.told_apart.items():
         some = indices[which[indices]]
-        alone = evaluate(student, Numbers(labels), images.labels.take(some), some, taxonomy, settings)
+        alone = evaluate(student, Split.whole(Numbers(labels)).only(some), taxonomy, settings)
         for vertical, row in alone.per_vertical.items():
             assert found.per_vertical[vertical]["apart"][name] == {k: row[k] for k in ("ap", "routed_ap")}
         assert apart(found.per_vertical)["apart"][name] == pytest.approx(alone.mean("ap"))
-    plain = evaluate(student, Numbers(labels), images.labels.take(indices), indices, taxonomy, settings)
+    plain = evaluate(student, Split.whole(Numbers(labels)).only(indices), taxonomy, settings)
     assert apart(plain.per_vertical) == {}
     assert plain.mean("ap") == found.mean("ap")
 
@@ -143,7 +143,7 @@ def test_labels_that_are_more_likely_wrong_do_not_count():
     sure = torch.tensor([1, 0.4, 0.5, 0.9, 0.1, 1, 0.7, 0.2, 1])
     weighed = replace(images.labels, values=sure)
     student, settings = Scores(logits, taxonomy.sizes), Settings(2, torch.device("cpu"))
-    found = evaluate(student, images, weighed, torch.arange(6), taxonomy, settings)
+    found = evaluate(student, replace(Split.whole(images), labels=weighed), taxonomy, settings)
     expected = measure(taxonomy, logits, [[0], [1], [0], [2], [1], [0]])
     assert found.per_vertical == expected.per_vertical
 
@@ -180,7 +180,8 @@ def test_effective_rank_and_constant_units_are_those_of_the_covariance():
 
 MEMORY = """
 import resource, sys, torch
-from kcframe.engine import average_precision, evaluate
+from kcframe.engine.data.split import Split
+from kcframe.engine.evaluation import average_precision, evaluate
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.taxonomy import Taxonomy
 
@@ -206,7 +207,7 @@ Net.head = property(lambda self: self)
 images = Images()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = evaluate.evaluate(
-    Net(), images, images.labels, torch.arange(n), Taxonomy.build({"v": [str(c) for c in range(classes)]}),
+    Net(), Split.whole(images), Taxonomy.build({"v": [str(c) for c in range(classes)]}),
     evaluate.Settings(500, torch.device("cpu")),
 )
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

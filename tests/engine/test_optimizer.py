@@ -62,7 +62,7 @@ def test_a_backbone_at_rate_zero_stays(tiny, tmp_path):
     quiet, weights = Quiet(), []
     for epochs in (1, 2):
         changes = ("student.train.backbone_learning_rate_scale=0", f"student.train.epochs={epochs}")
-        run(load_recipe(str(tiny(*changes)), installed()), RunDir(tmp_path / f"{epochs}"), quiet, quiet.say)
+        run(load_recipe(str(tiny(*changes)), installed()), RunDir(tmp_path / f"{epochs}"), quiet)
         weights.append(load_file(tmp_path / f"{epochs}/arms/student/weights.safetensors"))
     one, two = weights
     below = {name for name in one if name.startswith("backbone.") and name.endswith("weight")}

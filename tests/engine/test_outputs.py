@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from kcframe.engine.teachers import stored_outputs as parts
+from kcframe.engine.data.split import Split
+from kcframe.engine.observer import Silent
+from kcframe.engine.teachers import stored_outputs
 from kcframe.engine.teachers.asking import PICTURES, Need, View, compare, fill
-from kcframe.engine.teachers.cached_router import KeptRouter
+from kcframe.engine.teachers.cached_router import CachedRouter
 from kcframe.engine.teachers.identity import data_facts, identity, looks_at_each_alone
 from kcframe.engine.teachers.routing import Router
-from kcframe.engine.teachers.stored_outputs import Epoch, Kept, Part
+from kcframe.engine.teachers.stored_outputs import Epoch, OutputsFile, StoredOutputs
 from kcframe.errors import DataError, Interrupted, PluginError, TrainingError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.teacher import Teacher
@@ -75,7 +77,7 @@ def needs_of(url, asked, images, width=100, epochs=2, settings=None):
         own = images.labels.rows()[known[images.labels.classes.long()]].unique()
         about = identity(teacher, facts, "float32")
         outputs = len(teacher.label_map)
-        part = Part(RunDir(url), about, own, min(width, outputs), outputs)
+        part = StoredOutputs(RunDir(url), about, own, min(width, outputs), outputs)
         found.append(Need(part, teacher, epochs))
     return found
 
@@ -87,15 +89,21 @@ def url(request, tmp_path):
 
 @pytest.mark.parametrize(("width", "num_kept"), [(100, None), (2, 2), (3, 2)])
 def test_what_is_kept_is_what_live_teachers_say(url, width, num_kept, monkeypatch):
-    monkeypatch.setattr(parts, "ROWS", 5)  # several files an epoch
-    images, view = Drawn(), View(Drawn(), seed=3)
+    monkeypatch.setattr(stored_outputs, "ROWS", 5)  # several files an epoch
+    images, view = Drawn(), View(Split.whole(Drawn()), 3)
     kept = needs_of(url, teachers(), images, width)
-    assert fill(kept, view, CPU) == sum(need.part.num_files for need in kept) * 2
-    assert kept[0].part.num_files > 3
+    assert fill(kept, view, CPU) == sum(need.stored.num_files for need in kept) * 2
+    assert kept[0].stored.num_files > 3
     asked = teachers()
     live = Router(asked, TAXONOMY.num_classes, torch.sigmoid, num_kept, CPU)
-    again = KeptRouter(
-        teachers(), TAXONOMY.num_classes, torch.sigmoid, num_kept, CPU, [n.part for n in kept], 3
+    again = CachedRouter(
+        teachers(),
+        TAXONOMY.num_classes,
+        torch.sigmoid,
+        num_kept,
+        CPU,
+        stored=[n.stored for n in kept],
+        seed=3,
     )
     for epoch in (1, 0):
         for indices in torch.randperm(len(LABELS)).split(9):
@@ -120,21 +128,25 @@ def test_float16_logits_keep_every_probability_within_what_is_said():
 
 
 def test_work_that_is_shared_or_stopped_is_done_once(url, monkeypatch):
-    monkeypatch.setattr(parts, "ROWS", 5)
-    view, alone = View(Drawn(), 0), teachers()
-    whole = needs_of(f"{url}-whole", alone, view.images)
+    monkeypatch.setattr(stored_outputs, "ROWS", 5)
+    view, alone = View(Split.whole(Drawn()), 0), teachers()
+    whole = needs_of(f"{url}-whole", alone, view.split.images)
     fill(whole, view, CPU)
     told = []
 
-    def stop():
-        return len(told) == 4
+    class StopsAtFour(Silent):
+        def step(self, step, num_steps, loss):
+            told.append(step)
 
-    first = needs_of(url, teachers(), view.images)
+        def should_stop(self):
+            return len(told) == 4
+
+    first = needs_of(url, teachers(), view.split.images)
     with pytest.raises(Interrupted, match=r"stopped after 4 of \d+ batches"):
-        fill(first, view, CPU, share=(0, 2), told=lambda *now: told.append(now), should_stop=stop)
-    assert told[-1][0] == 4
+        fill(first, view, CPU, share=(0, 2), observer=StopsAtFour())
+    assert told[-1] == 4
     asked = teachers()
-    rest = needs_of(url, asked, view.images)
+    rest = needs_of(url, asked, view.split.images)
     fill(rest, view, CPU, share=(1, 2))
     fill(rest, view, CPU, share=(0, 2))
     # What was finished before the stop was not asked again.
@@ -142,24 +154,24 @@ def test_work_that_is_shared_or_stopped_is_done_once(url, monkeypatch):
     assert fill(rest, view, CPU) == 0
     for one, other in zip(whole, rest, strict=True):
         for epoch in range(2):
-            for number in range(one.part.num_files):
-                a, b = one.part.read(0, epoch, number), other.part.read(0, epoch, number, whole=True)
+            for number in range(one.stored.num_files):
+                a, b = one.stored.read(0, epoch, number), other.stored.read(0, epoch, number, whole=True)
                 assert np.array_equal(a.classes, b.classes)
                 assert np.array_equal(a.logits, b.logits)
 
 
 def test_processes_that_load_pictures_change_nothing(tmp_path):
-    view = View(Drawn(), 0)
-    one, other = (needs_of(tmp_path / name, teachers(), view.images) for name in "ab")
+    view = View(Split.whole(Drawn()), 0)
+    one, other = (needs_of(tmp_path / name, teachers(), view.split.images) for name in "ab")
     fill(one, view, CPU)
     fill(other, view, CPU, processes=1)
     for a, b in zip(one, other, strict=True):
-        assert np.array_equal(a.part.read(0, 1, 0).logits, b.part.read(0, 1, 0).logits)
+        assert np.array_equal(a.stored.read(0, 1, 0).logits, b.stored.read(0, 1, 0).logits)
 
 
 def test_what_asking_again_finds(url):
-    view = View(Drawn(), 0)
-    needs = needs_of(url, teachers(), view.images, width=2)
+    view = View(Split.whole(Drawn()), 0)
+    needs = needs_of(url, teachers(), view.split.images, width=2)
     fill(needs, view, CPU)
     found = list(compare(needs, view, CPU, 10, whole=True))
     assert [(c.files, c.images) for c in found] == [(2, 20)] * 3
@@ -168,26 +180,26 @@ def test_what_asking_again_finds(url):
     changed = Drawn()
     changed.load = lambda indices, keys: Drawn().load(indices, keys) + 0.3
     with pytest.raises(DataError, match=r"teacher 'a' says something else of image \d+ than is kept"):
-        list(compare(needs, View(changed, 0), CPU, 4))
+        list(compare(needs, View(Split.whole(changed), 0), CPU, 4))
 
 
 def test_outputs_that_are_nearly_equal_may_change_places(tmp_path):
     """Another machine rounds otherwise: two classes of which only one is kept are equal to 1e-6."""
-    view, (teacher, *_) = View(Drawn(), 0), teachers()
+    view, (teacher, *_) = View(Split.whole(Drawn()), 0), teachers()
     weight = teacher.network.weight.data
     weight[:, 0], weight[:, 2] = weight[:, 1] + 1e-6, weight[:, 1] - 9
-    needs = needs_of(tmp_path, [teacher], view.images, width=1)
+    needs = needs_of(tmp_path, [teacher], view.split.images, width=1)
     fill(needs, view, CPU)
-    assert (needs[0].part.read(0, 0, 0).classes == 2).all()
+    assert (needs[0].stored.read(0, 0, 0).classes == 2).all()
     weight[:, 0] -= 2e-6
     assert next(compare(needs, view, CPU, 50)).largest < 0.01
 
 
 def test_a_new_teacher_adds_its_part_and_the_others_stay(url):
-    view, asked = View(Drawn(), 0), teachers()
-    fill(needs_of(url, asked[:2], view.images), view, CPU)
+    view, asked = View(Split.whole(Drawn()), 0), teachers()
+    fill(needs_of(url, asked[:2], view.split.images), view, CPU)
     seen = [t.network.seen for t in asked]
-    fill(needs_of(url, asked, view.images), view, CPU)
+    fill(needs_of(url, asked, view.split.images), view, CPU)
     assert [t.network.seen for t in asked][:2] == seen[:2]
     assert asked[2].network.seen > 0
     assert len(RunDir(url).folders("")) == 3
@@ -210,11 +222,11 @@ def test_a_new_teacher_adds_its_part_and_the_others_stay(url):
     ],
 )
 def test_another_teacher_has_another_folder(change):
-    view, (one, *_), (other, *_) = View(Drawn(), 0), teachers(), teachers()
-    folder = needs_of("x", [one], view.images)[0].part.folder
-    assert needs_of("x", [other], view.images)[0].part.folder == folder
+    view, (one, *_), (other, *_) = View(Split.whole(Drawn()), 0), teachers(), teachers()
+    folder = needs_of("x", [one], view.split.images)[0].stored.folder
+    assert needs_of("x", [other], view.split.images)[0].stored.folder == folder
     change(other)
-    assert needs_of("x", [other], view.images)[0].part.folder != folder
+    assert needs_of("x", [other], view.split.images)[0].stored.folder != folder
 
 
 def test_how_a_network_makes_logits_is_part_of_what_it_is():
@@ -222,7 +234,7 @@ def test_how_a_network_makes_logits_is_part_of_what_it_is():
     one.network = nn.Sequential(one.network, ToLogits("softmax-logits", 3, "u"))
     other.network = nn.Sequential(other.network, ToLogits("logits", 3, "u"))
     (a,), (b,) = needs_of("x", [one], images), needs_of("x", [other], images)
-    assert a.part.folder != b.part.folder
+    assert a.stored.folder != b.stored.folder
 
 
 class Session(nn.Module):
@@ -252,15 +264,15 @@ def test_weights_that_torch_does_not_hold_need_a_fingerprint():
     with pytest.raises(PluginError, match="torch holds no weights of its network.*fingerprint"):
         needs_of("x", [teacher(1.0)], Drawn())
     a, b = needs_of("x", [teacher(1.0, "sha a"), teacher(-5.0, "sha b")], Drawn())
-    assert a.part.folder != b.part.folder
+    assert a.stored.folder != b.stored.folder
 
 
 def test_no_secret_is_written_down(tmp_path):
     (teacher, *_) = teachers()
     teacher.name = "https://me:hunter2@host/w.safetensors?token=hunter2"
     settings = {"options": {"root": ["s3://me:hunter2@bucket/x"]}}
-    view = View(Drawn(), 0)
-    fill(needs_of(tmp_path, [teacher], view.images, settings=settings), view, CPU)
+    view = View(Split.whole(Drawn()), 0)
+    fill(needs_of(tmp_path, [teacher], view.split.images, settings=settings), view, CPU)
     (folder,) = tmp_path.iterdir()
     assert "hunter2" not in folder.name + (folder / "manifest.json").read_text()
 
@@ -268,7 +280,7 @@ def test_no_secret_is_written_down(tmp_path):
 def test_other_data_have_another_folder():
     (teacher, *_) = teachers()
     folders = {
-        needs_of("x", [teacher], images, settings=settings)[0].part.folder
+        needs_of("x", [teacher], images, settings=settings)[0].stored.folder
         for images in (Drawn(), Drawn(LABELS[::-1]))
         for settings in ({"views": 1}, {"views": 2})
     }
@@ -277,12 +289,12 @@ def test_other_data_have_another_folder():
 
 def test_pictures_that_cannot_be_read(tmp_path):
     images = Drawn(bad=[0, 8])
-    view = View(images, 0, max_bad_fraction=0.1)
+    view = View(Split.whole(images, 0.1), 0)
     needs = needs_of(tmp_path, teachers(), images)
     fill(needs, view, CPU)
-    assert np.isnan(needs[0].part.read(0, 0, 0).logits).all(1).sum() == 2
-    assert next(compare(needs, view, CPU, 100, whole=True)).images == 2 * (len(needs[0].part.images) - 2)
-    epoch = Epoch(needs[0].part, 0, 0)
+    assert np.isnan(needs[0].stored.read(0, 0, 0).logits).all(1).sum() == 2
+    assert next(compare(needs, view, CPU, 100, whole=True)).images == 2 * (len(needs[0].stored.images) - 2)
+    epoch = Epoch(needs[0].stored, 0, 0)
     assert epoch.of(torch.tensor([2, 4]))[1].isfinite().all()
     with pytest.raises(DataError, match="image 8 could not be read when this teacher was asked"):
         epoch.of(torch.tensor([2, 8]))
@@ -292,32 +304,32 @@ def test_unreadable_pictures_of_later_batches_and_too_many_of_them(tmp_path):
     last = 2 * PICTURES
     images = Drawn([[0]] * (last + 3), bad=[last + 1])
     needs = needs_of(tmp_path / "a", teachers()[:1], images, epochs=1)
-    fill(needs, View(images, 0, max_bad_fraction=0.01), CPU)
-    kept = needs[0].part.read(0, 0, 0)
+    fill(needs, View(Split.whole(images, 0.01), 0), CPU)
+    kept = needs[0].stored.read(0, 0, 0)
     assert np.isnan(kept.logits).any(1).nonzero()[0].tolist() == [last + 1]
     images = Drawn([[0]] * (last + 3), bad=range(100, 300))  # as if a disk were missing
     needs = needs_of(tmp_path / "b", teachers()[:1], images, epochs=1)
     with pytest.raises(DataError, match="cannot be used; data.options.max_bad_fraction: 0.01 allows 5"):
-        fill(needs, View(images, 0, max_bad_fraction=0.01), CPU)
-    assert needs[0].part.missing(0, 1) == [(0, 0)]
+        fill(needs, View(Split.whole(images, 0.01), 0), CPU)
+    assert needs[0].stored.missing(0, 1) == [(0, 0)]
 
 
 def test_all_outputs_of_many_take_files_of_some_images_without_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "NUMBERS", 60)
-    view = View(Drawn(), 0)
-    whole, some = (needs_of(tmp_path, teachers()[:1], view.images, width)[0] for width in (3, 2))
-    assert (whole.part.rows, some.part.rows) == (20, 30)
+    monkeypatch.setattr(stored_outputs, "NUMBERS", 60)
+    view = View(Split.whole(Drawn()), 0)
+    whole, some = (needs_of(tmp_path, teachers()[:1], view.split.images, width)[0] for width in (3, 2))
+    assert (whole.stored.rows, some.stored.rows) == (20, 30)
     fill([whole, some], view, CPU)
-    assert whole.part.read(0, 0, 0).classes is None
-    assert some.part.read(0, 0, 0).classes.shape == (30, 2)
+    assert whole.stored.read(0, 0, 0).classes is None
+    assert some.stored.read(0, 0, 0).classes.shape == (30, 2)
     assert [c.images for c in compare([whole, some], view, CPU, 9, whole=True)] == [18, 18]
 
 
 def test_damaged_files_are_said(tmp_path):
-    view = View(Drawn(), 0)
-    needs = needs_of(tmp_path, teachers(), view.images, width=2)
+    view = View(Split.whole(Drawn()), 0)
+    needs = needs_of(tmp_path, teachers(), view.split.images, width=2)
     fill(needs, view, CPU)
-    part = needs[0].part
+    part = needs[0].stored
     first, second = (tmp_path / part.folder / f"seed-0/epoch-000{e}/00000.arrow" for e in (0, 1))
     good = first.read_bytes()
     first.write_bytes(second.read_bytes())
@@ -327,7 +339,7 @@ def test_damaged_files_are_said(tmp_path):
     with pytest.raises(DataError, match="00000.arrow: damaged"):
         part.read(0, 0, 0)
     kept = part.read(0, 1, 0)
-    place = good.index(part_bytes := Kept(*part_of(good)).logits.tobytes()) + len(part_bytes) // 2
+    place = good.index(part_bytes := OutputsFile(*part_of(good)).logits.tobytes()) + len(part_bytes) // 2
     first.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
     assert not np.array_equal(part.read(0, 0, 0).logits, kept.logits)
     with pytest.raises(DataError, match="its checksum is wrong"):
@@ -348,39 +360,41 @@ def part_of(data: bytes):
 
 
 def test_an_image_that_nobody_asked_about_is_said(tmp_path):
-    view = View(Drawn(), 0)
-    needs = needs_of(tmp_path, teachers(), view.images)
+    view = View(Split.whole(Drawn()), 0)
+    needs = needs_of(tmp_path, teachers(), view.split.images)
     fill(needs, view, CPU)
     for image in (1, len(LABELS) + 5):
         with pytest.raises(DataError, match=f"has no outputs of image {image}, which this teacher is asked"):
-            Epoch(needs[0].part, 0, 0).of(torch.tensor([0, image]))
+            Epoch(needs[0].stored, 0, 0).of(torch.tensor([0, image]))
 
 
 def test_temperatures_of_verticals(tmp_path):
     """A pacing's: of one vertical's teacher as if live; where a teacher's verticals differ, only if all that
     it says is kept."""
-    view = View(Drawn(), 0)
+    view = View(Split.whole(Drawn()), 0)
 
     def soften(logits, scale):
         return (logits / scale).sigmoid()
 
     scale = torch.tensor([2.0, 2.0, 2.0, 3.0, 5.0, 1.0])
     for width in (1, 100):
-        needs = needs_of(tmp_path, teachers(), view.images, width)
+        needs = needs_of(tmp_path, teachers(), view.split.images, width)
         fill(needs, view, CPU)
-        router = KeptRouter(teachers(), 6, soften, None, CPU, [n.part for n in needs], 0)
+        router = CachedRouter(teachers(), 6, soften, None, CPU, stored=[n.stored for n in needs], seed=0)
         indices = torch.tensor([0, 6])
         live = Router(teachers(), 6, soften, width if width == 1 else None, CPU)
-        pictures = view.images.load(indices, image_keys(0, 0, indices))
-        said = [r(pictures, view.images.labels.take(indices), scale, 0, indices) for r in (router, live)]
+        pictures = view.split.images.load(indices, image_keys(0, 0, indices))
+        said = [
+            r(pictures, view.split.images.labels.take(indices), scale, 0, indices) for r in (router, live)
+        ]
         for one, other in zip(*said, strict=True):
             torch.testing.assert_close(one.float(), other.float(), rtol=0, atol=1.2e-4)
         two = torch.tensor([1])
         if width == 1:
             with pytest.raises(TrainingError, match="teacher 'b' knows classes of verticals with different"):
-                router(None, view.images.labels.take(two), scale, 0, two)
+                router(None, view.split.images.labels.take(two), scale, 0, two)
         else:
-            router(None, view.images.labels.take(two), scale, 0, two)
+            router(None, view.split.images.labels.take(two), scale, 0, two)
 
 
 def test_what_looks_at_each_logit_alone():
@@ -401,18 +415,18 @@ def test_what_looks_at_each_logit_alone():
 def test_one_teacher_names_a_class_twice(tmp_path):
     (teacher, *_) = teachers()
     teacher.label_map = torch.tensor([2, 0, 2])
-    view = View(Drawn(), 0)
-    needs = needs_of(tmp_path, [teacher], view.images, width=2)
+    view = View(Split.whole(Drawn()), 0)
+    needs = needs_of(tmp_path, [teacher], view.split.images, width=2)
     fill(needs, view, CPU)
     list(compare(needs, view, CPU, 10, whole=True))
-    router = KeptRouter([teacher], 6, torch.sigmoid, 2, CPU, [needs[0].part], 0)
+    router = CachedRouter([teacher], 6, torch.sigmoid, 2, CPU, stored=[needs[0].stored], seed=0)
     indices = torch.tensor([0, 2, 4])
-    rows, classes, _ = router(None, view.images.labels.take(indices), None, 0, indices)
+    rows, classes, _ = router(None, view.split.images.labels.take(indices), None, 0, indices)
     assert len(set(zip(rows.tolist(), classes.tolist(), strict=True))) == len(rows)
 
 
 def test_more_pictures_than_a_teacher_sees_at_a_time(tmp_path):
     images = Drawn([[0]] * (2 * PICTURES + 3))
     needs = needs_of(tmp_path, teachers()[:1], images, epochs=1)
-    fill(needs, View(images, 0), CPU)
-    assert len(needs[0].part.read(0, 0, 0).images) == 2 * PICTURES + 3
+    fill(needs, View(Split.whole(images), 0), CPU)
+    assert len(needs[0].stored.read(0, 0, 0).images) == 2 * PICTURES + 3

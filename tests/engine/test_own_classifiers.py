@@ -72,7 +72,12 @@ def test_the_engine_learns_through_them():
     )
     features = torch.randn(BATCH, FEATURES).double()
     backward_by_block(
-        head, HardBce(PluginOptions()), features, lambda v: block_targets(hard, None, v), None, BATCH
+        head,
+        HardBce(PluginOptions()),
+        features,
+        lambda v: block_targets(hard, None, v),
+        None,
+        batch_size=BATCH,
     )
     found = {name: p.grad.clone() for name, p in head.named_parameters()}
     assert {"classifiers.0.bias", "classifiers.1.weight", "expander.layer.weight"} < set(found)

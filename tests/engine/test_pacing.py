@@ -74,7 +74,12 @@ def test_each_term_has_weights_of_its_own():
     weights = {"soft": torch.tensor([0.5, 2.0, 0.0])}
     objective = TopKBce(TopKBceOptions(k=99, hard_weight=3.0))
     found = backward_by_block(
-        head, objective, features, lambda v: block_targets(hard_slots, soft_slots, v), weights, BATCH
+        head,
+        objective,
+        features,
+        lambda v: block_targets(hard_slots, soft_slots, v),
+        weights,
+        batch_size=BATCH,
     )
     by_block, terms = gradients(head), found.terms
     head.zero_grad()
@@ -92,7 +97,7 @@ def test_images_are_weighed_in_each_vertical():
     head, features, _, (hard, hard_slots) = setting(ByImage)
     objective = HardBce(PluginOptions())
     found = backward_by_block(
-        head, objective, features, lambda v: block_targets(hard_slots, None, v), None, BATCH
+        head, objective, features, lambda v: block_targets(hard_slots, None, v), None, batch_size=BATCH
     )
     by_block = gradients(head)
     head.zero_grad()
@@ -108,7 +113,12 @@ def test_an_objective_that_sums_over_images_cannot_have_them_weighed():
     head, features, _, (_, hard_slots) = setting(ByImage)
     with pytest.raises(PluginError, match="ByImage weighs images, but Summed sums its terms over them"):
         backward_by_block(
-            head, Summed(PluginOptions()), features, lambda v: block_targets(hard_slots, None, v), None, BATCH
+            head,
+            Summed(PluginOptions()),
+            features,
+            lambda v: block_targets(hard_slots, None, v),
+            None,
+            batch_size=BATCH,
         )
 
 
@@ -120,7 +130,7 @@ def test_temperatures_scale_both_sides():
     def targets(vertical):
         return block_targets(hard_slots, soft_slots, vertical, temperatures)
 
-    backward_by_block(head, objective, features, targets, None, BATCH)
+    backward_by_block(head, objective, features, targets, None, batch_size=BATCH)
     by_block = gradients(head)
     head.zero_grad()
     (dense_loss(head, features.detach(), soft, 2 * per_class(temperatures)).sum() / BATCH).backward()

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kcframe.engine.data.split import parts_of
+from kcframe.engine.data.split import learned_and_measured
 from kcframe.interfaces.data import ImageSet, Labels
+from kcframe.recipe.schema import Evaluation
 
 SURE, UNLIKELY, ABSENT, NOTHING = range(4)
 KINDS = torch.tensor([SURE, UNLIKELY, ABSENT, NOTHING] * 25)
@@ -33,11 +34,7 @@ class Images(ImageSet):
 @pytest.fixture
 def source():
     images = Images()
-    return SimpleNamespace(split=lambda name: images)
-
-
-def recipe_of(split):
-    return SimpleNamespace(evaluation=SimpleNamespace(split=split, share=0.3), seed=0)
+    return SimpleNamespace(split=lambda name: images, max_bad_fraction=0.0)
 
 
 def kinds(part):
@@ -47,7 +44,8 @@ def kinds(part):
 def test_learned_is_what_somebody_believes_and_measured_is_what_somebody_knows(source):
     """No teacher is asked about an unlikely label: eq. 2 would take its image for an empty one."""
     for split in ("test", "validation"):
-        learned, measured = parts_of(recipe_of(split), source, torch.arange(1))
+        evaluation = Evaluation(split=split, share=0.3)
+        learned, measured = learned_and_measured(source, evaluation, 0, torch.arange(1))
         assert kinds(learned) == {SURE}
         assert kinds(measured) == {SURE, ABSENT}
         if split == "validation":

@@ -120,7 +120,7 @@ def test_block_by_block_as_by_autograd(tile, monkeypatch):
             features,
             lambda v, hard=hard, gone=gone: block_targets(hard, None, v, None, gone),
             None,
-            4,
+            batch_size=4,
         )
         grads = [p.grad for p in head.parameters()] + [features.grad, outcome.terms["hard"]]
         found.append(grads)
@@ -165,7 +165,7 @@ def test_a_run_with_unknown_labels(tiny, tmp_path, half_known):
 
     _source.cache_clear()
     recipe, quiet = load_recipe(str(tiny()), installed()), Quiet()
-    results = run(recipe, RunDir(tmp_path / "r"), quiet, quiet.say)
+    results = run(recipe, RunDir(tmp_path / "r"), quiet)
     # Classes 5 to 8 are those of the second and third vertical.
     verticals = list(results["arms"]["student"]["per_vertical"].values())
     assert verticals[2]["ap"] == pytest.approx(100)
@@ -176,5 +176,5 @@ def test_an_objective_that_would_take_them_for_negatives_is_refused(tiny, tmp_pa
     monkeypatch.setattr(TopKBce, "handles_unknown", False)
     recipe, quiet = load_recipe(str(tiny()), installed()), Quiet()
     with pytest.raises(PluginError, match="arms.student: .*'top-k-bce'.*does not tell unknown labels from"):
-        run(recipe, RunDir(tmp_path / "r"), quiet, quiet.say)
+        run(recipe, RunDir(tmp_path / "r"), quiet)
     assert not quiet.begun

@@ -10,12 +10,13 @@ import pytest
 import torch
 import yaml
 
+from kcframe.build.arms import resolve_arms
 from kcframe.build.source import build_source
-from kcframe.build.teacher_cache import outputs_of
+from kcframe.build.teacher_cache import cache_needs
 from kcframe.builtin.pacing.self_paced import SelfPaced
 from kcframe.cli.cache import cache_outputs
 from kcframe.engine.metrics_log import read_metrics
-from kcframe.engine.teachers import asking as ask
+from kcframe.engine.teachers import asking
 from kcframe.errors import DataError, Interrupted, RecipeError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -26,20 +27,37 @@ from tests.conftest import TINY, Quiet
 SPECIALISTS = {f"vertical {v}" for v in range(3)}
 
 
+def specialists(plan):
+    return plan.specialists
+
+
+def outputs(plan):
+    return plan.outputs
+
+
+def before_arms(plan):
+    return plan.before_arms
+
+
+def needs_of_student(recipe, tmp_path):
+    arms = {"student": resolve_arms(recipe)["student"]}
+    return cache_needs(recipe, build_source(recipe), RunDir(tmp_path / "run"), arms).needs
+
+
 @pytest.fixture
 def run(tmp_path):
     """Runs the tiny recipe with changes, in folder `name`; gives its watcher and its arms' logged losses."""
 
-    def run(name="run", *overrides, arms=None, stop_at=None, kinds=("specialist", "outputs", "arm")):
+    def run(name="run", *overrides, arms=None, stop_at=None, choose=iter):
         file = tmp_path / "tiny.yaml"
         file.write_text(yaml.safe_dump({**TINY, "arms": TINY["arms"] | (arms or {})}, sort_keys=False))
         recipe = load_recipe(str(file), installed(), overrides)
         watch, run_dir = Quiet(stop_at), RunDir(tmp_path / name)
-        pipeline.train(recipe, run_dir, watch, watch.say, watch.should_stop, kinds)
+        pipeline.train(recipe, run_dir, watch, choose)
         losses = {
             arm: [line["loss"] for line in read_metrics(run_dir, f"arms/{arm}") if line["kind"] == "step"]
             for arm in recipe.arms
-            if "arm" in kinds
+            if choose is iter
         }
         return watch, losses
 
@@ -50,13 +68,13 @@ def run(tmp_path):
 def asked(monkeypatch):
     """The teachers that are asked, by name, and about how many pictures."""
     found: dict[str, int] = {}
-    before = ask.ask
+    before = asking.teacher_logits
 
     def counted(need, pictures, device):
-        found[need.part.teacher] = found.get(need.part.teacher, 0) + len(pictures)
+        found[need.stored.teacher] = found.get(need.stored.teacher, 0) + len(pictures)
         return before(need, pictures, device)
 
-    monkeypatch.setattr(ask, "ask", counted)
+    monkeypatch.setattr(asking, "teacher_logits", counted)
     return found
 
 
@@ -84,9 +102,9 @@ def test_students_learn_what_live_teachers_teach(run, asked, tmp_path):
 
 def test_a_run_that_goes_on_asks_nobody_again(run, asked, tmp_path):
     kept = f"teacher_cache.url={tmp_path}/c"
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     asked.clear()
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     assert not asked
     with pytest.raises(Interrupted):
         run("run", kept, stop_at=15)
@@ -103,10 +121,10 @@ def test_a_specialist_that_is_trained_again_is_asked_and_no_other(run, asked, tm
         (tmp_path / f"run/specialists/vertical 1/{file}").unlink()
     asked.clear()
     # To the bit what it was: nothing to ask.
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     assert not asked
     # Another seed's are others, in the same place.
-    run("other", kept, "seed=5", kinds=("specialist", "outputs"))
+    run("other", kept, "seed=5", choose=before_arms)
     assert set(asked) == SPECIALISTS
     assert len(set((tmp_path / "c").iterdir())) == 2 * len(before)
     asked.clear()
@@ -114,15 +132,15 @@ def test_a_specialist_that_is_trained_again_is_asked_and_no_other(run, asked, tm
     shutil.copy(
         tmp_path / "other/specialists/vertical 2/weights.safetensors", tmp_path / "run/specialists/vertical 2"
     )
-    run("run", kept, kinds=("outputs",))
+    run("run", kept, choose=outputs)
     assert set(asked) == {"vertical 2"}
 
 
 def test_more_epochs_ask_about_those_that_are_missing(run, asked, tmp_path):
     kept = f"teacher_cache.url={tmp_path}/c"
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     assert sum(asked.values()) == 3 * 50
-    run("run", kept, "student.train.epochs=5", kinds=("specialist", "outputs"))
+    run("run", kept, "student.train.epochs=5", choose=before_arms)
     assert sum(asked.values()) == 5 * 50
 
 
@@ -132,7 +150,7 @@ def test_without_fill_what_differs_is_said(run, tmp_path):
         DataError, match="has no outputs of teacher 'vertical 0' as it is now\n`kcframe cache"
     ):
         run("run", *kept)
-    run("run", kept[0], kinds=("specialist", "outputs"))
+    run("run", kept[0], choose=before_arms)
     run("run", *kept)
     with pytest.raises(DataError, match="has no outputs of teacher 'vertical 0' for epoch 4 of seed 0\n"):
         run("longer", *kept, "student.train.epochs=4")
@@ -168,7 +186,7 @@ def test_images_that_ask_several_teachers_and_a_validation_cut(run, tmp_path):
     cut = ("evaluation.split=validation", "evaluation.share=0.3", "data.options.labels_per_image=2")
     _, live = run("live", *cut)
     kept = f"teacher_cache.url={tmp_path}/c"
-    run("kept", kept, *cut, kinds=("specialist", "outputs"))
+    run("kept", kept, *cut, choose=before_arms)
     _, found = run("kept", kept, "teacher_cache.fill=false", *cut)
     results = json.loads((tmp_path / "kept/arms/student/result.json").read_text())
     assert results["teacher_images"] > results["images_routed"]
@@ -178,20 +196,20 @@ def test_images_that_ask_several_teachers_and_a_validation_cut(run, tmp_path):
 def test_a_trial_that_wants_more_than_is_kept_is_refused(run, tmp_path):
     """Trials are checked by nobody before they begin."""
     recipe = load_tiny(tmp_path, f"teacher_cache.url={tmp_path}/c", "teacher_cache.k=100")
-    run("run", f"teacher_cache.url={tmp_path}/c", kinds=("specialist",))
+    run("run", f"teacher_cache.url={tmp_path}/c", choose=specialists)
     less = recipe.model_copy(update={"teacher_cache": recipe.teacher_cache.model_copy(update={"k": 4})})
     with pytest.raises(RecipeError, match=r"keeps 4 of a teacher's outputs, and arms.student learns from 5"):
-        outputs_of(less, build_source(less), RunDir(tmp_path / "run"), ["student"])
+        needs_of_student(less, tmp_path)
 
 
 def test_a_folder_that_holds_more_is_read_if_nothing_is_missing(run, asked, tmp_path):
     kept = f"teacher_cache.url={tmp_path}/c"
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     asked.clear()
     (full,) = (tmp_path / "c").glob("vertical 0-*-5")
     (tmp_path / "c" / (full.name[:-1] + "5.bak")).mkdir()
     (tmp_path / "c" / (full.name[:-1] + "3")).mkdir()  # with nothing in it
-    run("less", kept, "student.objective.options.k=2", kinds=("specialist", "outputs"))
+    run("less", kept, "student.objective.options.k=2", choose=before_arms)
     assert not asked
 
 
@@ -199,7 +217,7 @@ def test_a_cache_below_the_run_directory_stays(run, asked, tmp_path):
     kept = f"teacher_cache.url={tmp_path}/run/outputs"
     run("run", kept)
     asked.clear()
-    run("run", kept, kinds=("specialist", "outputs"))
+    run("run", kept, choose=before_arms)
     assert not asked
 
 
@@ -210,13 +228,13 @@ def load_tiny(tmp_path, *overrides):
 
 
 def test_temperatures_of_verticals_need_all_outputs_of_a_teacher_that_spans_them(run, tmp_path, monkeypatch):
-    run("run", kinds=("specialist",))
+    run("run", choose=specialists)
     recipe = load_tiny(tmp_path, f"teacher_cache.url={tmp_path}/c", "student.objective.options.k=2")
     source = build_source(recipe)
 
     def widths():
-        needs = outputs_of(recipe, source, RunDir(tmp_path / "run"), ["student"]).needs
-        return [need.part.width for need in needs]
+        needs = needs_of_student(recipe, tmp_path)
+        return [need.stored.width for need in needs]
 
     assert widths() == [2, 1, 2]
     monkeypatch.setattr(SelfPaced, "temperatures", lambda self, progress: torch.ones(3), raising=False)
@@ -237,7 +255,7 @@ def cache(tiny, tmp_path, monkeypatch, capsys):
 
     def cache(*overrides, url=None, verify=None):
         file = str(tiny())
-        cache_outputs(file, overrides, str(tmp_path / "run"), url, None, None, verify)
+        cache_outputs(file, overrides, str(tmp_path / "run"), url, verify=verify)
         return capsys.readouterr().out
 
     return cache

@@ -90,5 +90,5 @@ def finished(recipe_file, tmp_path_factory) -> Path:
     """The run directory. Do not write into it: it serves all tests."""
     folder = tmp_path_factory.mktemp("runs") / "colours"
     quiet = Quiet()
-    run(load_recipe(str(recipe_file), installed()), RunDir(folder), quiet, quiet.say)
+    run(load_recipe(str(recipe_file), installed()), RunDir(folder), quiet)
     return folder

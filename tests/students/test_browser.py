@@ -88,7 +88,7 @@ def test_a_page_of_predictions_opens_without_a_word_to_anyone(page, classifier, 
     Image.new("RGB", (300, 10)).save(tmp_path / "wide.png")
     places = [str(pictures / "test"), str(tmp_path / "wide.png")]
     run = f"{classifier.run_dir}:{classifier.arm}"
-    predict_pictures(run, places, 5, False, 64, "cpu", None, None, str(out))
+    predict_pictures(run, places, 5, False, 64, device="cpu", html=str(out))
     browser.open(f"file://{out}")
     assert browser.run("return document.querySelectorAll('.card').length") == 21
     assert browser.run("return [...document.images].every(image => image.naturalWidth > 0)")

@@ -275,7 +275,7 @@ def test_bench_serve_needs_a_few_answers(finished):
     from kcframe.cli.bench.serve import bench_serve
 
     with pytest.raises(ServeError, match="answers in 0.001 seconds are too few: give more --seconds"):
-        bench_serve(str(finished), 1, 0.001, 1, 8, "cpu", None)
+        bench_serve(str(finished), 1, 0.001, 1, 8, device="cpu")
 
 
 def test_bench_serve_says_when_nothing_is_served(tmp_path):

@@ -20,7 +20,7 @@ from kcframe.run.backends.ray.backend import RayBackend
 from kcframe.run.backends.ray.cluster import ClusterError, connect, lacking, resources_of_worker
 from kcframe.run.backends.ray.outcomes import reason
 from kcframe.run.pipeline import run
-from kcframe.stages.stages import Stage
+from kcframe.stages.arm import ArmStage
 from kcframe.storage.run_dir import RunDir
 from tests.conftest import Quiet
 from tests.faults import of_this_process, train_workers
@@ -39,7 +39,7 @@ NO_STATISTICS = ("arms.student.backbone.options.normalisation=none",)
 def go(path, run_dir, *overrides, watcher=None):
     watcher = watcher or Quiet()
     recipe = load_recipe(str(path), installed(), overrides)
-    return run(recipe, RunDir(run_dir), watcher, watcher.say, watcher.should_stop), watcher
+    return run(recipe, RunDir(run_dir), watcher), watcher
 
 
 def step_lines(run_dir, arm="student"):
@@ -152,7 +152,7 @@ def test_a_finished_stage_whose_end_nobody_heard_is_not_trained_again(tiny, tmp_
     result = tmp_path / "run/arms/student/result.json"
     before = result.stat().st_mtime_ns
     recipe = load_recipe(str(path), installed(), ["execution.backend=ray"])
-    RayBackend().run([Stage("arm", "student")], recipe, RunDir(tmp_path / "run"), Quiet(), lambda: False)
+    RayBackend().run([ArmStage(arm="student")], recipe, RunDir(tmp_path / "run"), Quiet())
     assert result.stat().st_mtime_ns == before
 
 

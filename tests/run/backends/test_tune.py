@@ -59,7 +59,7 @@ def test_a_sweep_leaves_a_recipe_that_gives_its_figure_again(searching, tmp_path
 
     best = load_recipe(f"{url}/best.yaml", installed())
     assert list(best.arms) == ["student"]
-    results = run(best, RunDir(tmp_path / "again"), Quiet(), print)
+    results = run(best, RunDir(tmp_path / "again"), Quiet())
     assert results["split"] == "validation"
     assert results["arms"]["student"]["mpvap"] == pytest.approx(found["trials"][0]["mpvap"], abs=0.5)
 
