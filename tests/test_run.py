@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from kcframe.engine.evaluation import evaluate as evaluating
 from kcframe.engine.metrics_log import read_metrics
 from kcframe.engine.optimizer import FUSED_FROM
 from kcframe.errors import DataError, Interrupted, RecipeError, RunDirError, TrainingError
@@ -219,15 +220,13 @@ def test_a_teacher_that_cannot_teach_is_said_before_anything_is_trained(tiny, tm
 
 
 def test_how_often_the_network_is_measured_changes_nothing(tiny, tmp_path, monkeypatch):
-    import kcframe.stages.stages as stages
-
-    measure = stages.evaluate
+    measure = evaluating.evaluate
 
     def careless(*arguments):
         torch.rand(3)
         return measure(*arguments)
 
-    monkeypatch.setattr(stages, "evaluate", careless)
+    monkeypatch.setattr(evaluating, "evaluate", careless)
     for every in (0, 1):
         go(tiny(f"student.train.evaluate_every={every}"), tmp_path / str(every))
     rates = [

@@ -565,8 +565,8 @@ def test_what_is_wrong_with_addresses_of_shards_is_said(tree, tmp_path):
 
 START = """
 import sys
-from kcframe.assemble import construct
-from kcframe.builtin.data.open_images import index
+from kcframe.build.plugins import construct
+from kcframe.builtin.sources.open_images import index
 from kcframe.recipe.schema import PluginRef
 
 real = index.build_index

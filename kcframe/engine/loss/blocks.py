@@ -73,13 +73,20 @@ def backward_by_block(
     tallies = []
     workspace = workspace or Workspace()
     for vertical in range(num_verticals):
-        asked, share = targets(vertical), _shares(weights, vertical, batch_size)
+        of_block, share = targets(vertical), _shares(weights, vertical, batch_size)
         if closed_form.knows_closed_form(head, objective, vertical):
             named, counted = closed_form.backward(
-                head, objective, leaf, vertical, asked, share, workspace, filter_error
+                head,
+                objective,
+                leaf,
+                vertical,
+                of_block,
+                share=share,
+                workspace=workspace,
+                filter_error=filter_error,
             )
         else:
-            named, counted = _by_autograd(head, objective, leaf, vertical, asked, share)
+            named, counted = _by_autograd(head, objective, leaf, vertical, of_block, share=share)
         if isinstance(weights, Mapping) and (strange := sorted(set(weights) - set(named))):
             raise PluginError(
                 f"{label(head.pacing)}: weights() weighs the term '{strange[0]}', which {label(objective)} "
@@ -114,6 +121,7 @@ def _by_autograd(
     shared: Tensor,
     vertical: int,
     targets: BlockTargets,
+    *,
     share: Callable[[str], Tensor | float],
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """As `closed_form.backward`, for pacing and objectives that are plain PyTorch."""

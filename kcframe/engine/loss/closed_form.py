@@ -62,6 +62,7 @@ def backward(
     shared: Tensor,
     vertical: int,
     targets: BlockTargets,
+    *,
     share: Callable[[str], Tensor | float],
     workspace: Workspace,
     filter_error: float | None,

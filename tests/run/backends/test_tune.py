@@ -9,7 +9,7 @@ import signal
 import pytest
 import yaml
 
-from kcframe.cli.tune import _that_learn, tune_recipe
+from kcframe.cli.tune import _learners, tune_recipe
 from kcframe.errors import RecipeError, RunDirError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
@@ -101,7 +101,7 @@ def test_groups_of_workers_take_turns_and_a_changed_sweep_is_refused(searching, 
     two = ["execution.workers=2", "arms.student.objective=hard-bce", "specialists=null"]
     recipe = load_recipe(str(searching(search)), installed(), two)
     run_dir = RunDir(tmp_path / "sweep")
-    train(recipe, run_dir, Quiet(), print, kinds=("specialist",))  # as the command does first
+    train(recipe, run_dir, Quiet(), lambda plan: plan.specialists)  # as the command does first
     trials = sweep(recipe, run_dir, print)
     assert [trial.state for trial in trials] == ["finished", "finished"]
     begun = sorted((tmp_path / "sweep").glob("arms/*/stage.json"), key=lambda file: file.stat().st_mtime)
@@ -131,7 +131,7 @@ def test_teachers_are_asked_first_for_all_that_a_trial_may_want(searching):
         "train.epochs": {"low": 2, "high": 9, "integer": True},
         "train.learning_rate": {"low": 0.1, "high": 1},
     }
-    arms = _that_learn(load_recipe(str(searching({"fields": fields})), installed())).arms.values()
+    arms = _learners(load_recipe(str(searching({"fields": fields})), installed())).values()
     assert {arm.train.epochs for arm in arms} == {2, 3, 9}
     assert {arm.objective.options["k"] for arm in arms} == {3, 40, 100}
     assert len({arm.train.learning_rate for arm in arms}) == 1

@@ -239,9 +239,11 @@ class _Run:
         if self.failures:
             named = [(str(self.stages[folder]), text) for folder, text in self.failures.items()]
             lines = [f"  {text if text.startswith(name) else f'{name}: {text}'}" for name, text in named]
+            if self.waiting and not self.stopped:
+                lines.append(f"  and {len(self.waiting)} stages that need them did not begin")
             kind = TrainingError if self.given_up & set(self.failures) else WorkersLost
             raise kind(
-                f"{len(lines)} of {len(self.stages)} stages failed, the others are kept:\n"
+                f"{len(named)} of {len(self.stages)} stages failed, the others are kept:\n"
                 + "\n".join(lines)
                 + "\nonce that is mended, the same command trains only what is missing"
             )
