@@ -1,7 +1,7 @@
-"""Plugin names become classes.
+"""The registry of plugins: finds a plugin's class by its name.
 
-Built-in plugins come in through the same hooks as anyone's. Hooks run once, here; nothing imports a
-plugin's class before it is built, unless the plugin's own module does.
+Built-in plugins use the same hooks as others. Hooks run once, here. A plugin's class is imported when it is
+first built, unless the plugin's own module imports it earlier.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ BASES = {
     "backbone": "kcframe.interfaces.backbone:Backbone",
     "callback": "kcframe.interfaces.callback:Callback",
 }
-"""The class that every plugin of a kind derives from."""
+"""The base class of each kind of plugin."""
 
 
 PIN = "KCFRAME_PLUGINS"
-"""Environment variable: the distributions whose plugins are loaded, by commas; unset: all of them."""
+"""Environment variable: comma-separated distributions whose plugins are loaded; unset: all of them."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One plugin: where it comes from, its options, and how to get its class."""
+    """One plugin: its source, its options, and its class or a reference to it."""
 
     kind: str
     name: str
@@ -57,18 +57,18 @@ class Component:
     provided: type | Lazy
     distribution: str
     version: str
-    where: str = ""  # the entry point or file that brought it
+    where: str = ""  # entry point or file that it comes from
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
 
     def load(self) -> type:
-        """The plugin's class, imported now if it was not. Raises PluginError if that fails."""
+        """The plugin's class; imports it if needed. Raises PluginError if that fails."""
         if not isinstance(self.provided, Lazy):
             return self.provided
         try:
             return self.provided.load()
-        except Exception as error:  # a stranger's module: anything may come
+        except Exception as error:  # a plugin's module may raise anything
             raise PluginError(f"{self} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -84,32 +84,32 @@ class Registry:
         self.manager.add_hookspecs(hookspecs)
         self.components: dict[tuple[str, str], Component] = {}
         self.files: list[str] = []
-        """Files that were added by path."""
+        """Plugin files that were added by path."""
         self.broken: dict[str, str] = {}
-        """Distribution -> why its plugins are left out."""
+        """Distribution -> the reason why its plugins are left out."""
         self.conflicts: dict[tuple[str, str], str] = {}
-        """(kind, name) that two distributions claim -> what to say."""
+        """(kind, name) that two distributions use -> the error message."""
 
     @classmethod
     def discover(cls) -> Registry:
-        """The built-in plugins and those of the installed entry points in the group 'kcframe'.
+        """A registry with the built-in plugins and those of installed entry points in the group 'kcframe'.
 
-        A distribution that does not load is left out with a warning. PluginError if $KCFRAME_PLUGINS names
-        one that is not installed.
+        A distribution that fails to load is left out with a warning. Raises PluginError if $KCFRAME_PLUGINS
+        names one that is not installed.
         """
         registry = cls()
         registry.add(builtin, "kcframe", kcframe.__version__, "kcframe.builtin")
-        found = entry_points(group=PROJECT)
-        pinned = _pinned({_owner(entry)[0] for entry in found})
-        for entry in found:
+        entries = entry_points(group=PROJECT)
+        pinned = _pinned({_owner(entry)[0] for entry in entries})
+        for entry in entries:
             distribution, version = _owner(entry)
             if pinned is not None and distribution not in pinned:
                 continue
             try:
                 registry.add(entry.load(), distribution, version, f"entry point {entry.name}: {entry.value}")
-            except Exception as error:  # anything at all may happen in a stranger's module
-                own = isinstance(error, PluginError)
-                why = str(error) if own else f"{type(error).__name__}: {error}"
+            except Exception as error:  # a plugin's module may raise anything
+                is_plugin_error = isinstance(error, PluginError)
+                why = str(error) if is_plugin_error else f"{type(error).__name__}: {error}"
                 registry.broken[distribution] = why
                 warnings.warn(
                     f"plugin '{entry.name}' of {distribution} {version} is left out: {why}",
@@ -119,21 +119,21 @@ class Registry:
         return registry
 
     def add(self, module: object, distribution: str, version: str, where: str = "") -> None:
-        """Register a module (or object) with hooks.
+        """Registers a module (or object) with hooks.
 
-        Raises PluginError for a misspelt hook, one written for other interfaces, or something that is no
-        plugin of the hook's kind; nothing of the module is registered then. A name that another
-        distribution has already is an error where somebody asks for it (`get`).
+        Raises PluginError for a misspelt hook, for a hook of another version of the interfaces, and for a
+        return value that is no plugin of the hook's kind; then nothing of the module is registered. If
+        another distribution has a plugin of the same name, `get` raises the error.
         """
         owner = f"{distribution} {version}"
         _check_api(module, owner)
         self.manager.register(module, name=f"{distribution}:{getattr(module, '__name__', id(module))}")
         try:
-            found = self._components(module, distribution, version, where)
+            components = self._components(module, distribution, version, where)
         except Exception:
             self.manager.unregister(module)
             raise
-        for component in found:
+        for component in components:
             key = (component.kind, component.name)
             if other := self.components.get(key):
                 self.conflicts[key] = (
@@ -148,31 +148,35 @@ class Registry:
         try:
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            known = [name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")]
-            wrong = next((name for name in known_hooks(module) if name not in known), "")
-            hint = f"; {did_you_mean(wrong, known)}" if wrong else ""
+            hooks = [name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")]
+            wrong = next((name for name in known_hooks(module) if name not in hooks), "")
+            hint = f"; {did_you_mean(wrong, hooks)}" if wrong else ""
             raise PluginError(f"{distribution} {version}: {error}{hint}") from error
-        found = []
+        components = []
         for kind in KINDS:
-            # Asked one plugin at a time, so that what comes back is known to be this distribution's.
+            # Call the hooks of this module only, so that the components are those of this distribution.
             implementations = getattr(self.manager.hook, f"kcframe_{kind}").get_hookimpls()
             for implementation in implementations:
                 if implementation.plugin is module:
                     for provided in implementation.function() or ():
-                        found.append(_component(kind, provided, distribution, version, where))
-        return found
+                        components.append(_component(kind, provided, distribution, version, where))
+        return components
 
     def add_file(self, path: str) -> None:
-        """Register a plugin that is one Python file. PluginError, with its line, if it does not load."""
+        """Registers a plugin that is one Python file. Raises PluginError, with the line, if it does not load."""
         file = Path(path)
         if not file.is_file():
-            near = sorted(each.name for each in file.parent.glob("*.py")) if file.parent.is_dir() else []
+            near = (
+                sorted(candidate.name for candidate in file.parent.glob("*.py"))
+                if file.parent.is_dir()
+                else []
+            )
             raise PluginError(f"--plugin {path}: no such file; {did_you_mean(file.name, near)}")
         spec = importlib.util.spec_from_file_location(f"kcframe_file_{file.stem}", file)
-        if spec is None:
+        if spec is None or spec.loader is None:
             raise PluginError(f"--plugin {path}: give a Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        # By its name pickle and dataclasses find it again.
+        # pickle and dataclasses look the module up by its name.
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
@@ -188,7 +192,7 @@ class Registry:
         self.add(module, file.name, digest, str(file))
         self.files.append(str(file))
 
-    # -- what a recipe's check asks (kcframe.recipe.load.Catalog) ---------------------------------
+    # -- the interface for the check of recipes (kcframe.recipe.load.Catalog) ----------------------
 
     def names(self, kind: str) -> list[str]:
         """Every registered name of a kind, sorted."""
@@ -201,20 +205,20 @@ class Registry:
         return component.options if component else None
 
     def advice(self, kind: str, name: str) -> str:
-        """What to say of a name that is not registered, or registered twice."""
+        """The error message for a name that is not registered, or registered twice."""
         if (kind, name) in self.conflicts:
             return self.conflicts[kind, name]
-        said = f"no {kind} '{name}' is installed; {did_you_mean(name, self.names(kind))}"
+        text = f"no {kind} '{name}' is installed; {did_you_mean(name, self.names(kind))}"
         if kind == "backbone":
-            said += " (torchvision's models: {name: torchvision, options: {model: …}})"
+            text += " (torchvision's models: {name: torchvision, options: {model: …}})"
         for distribution, why in self.broken.items():
-            said += f" (the plugins of {distribution} are left out: {why})"
-        return said
+            text += f" (the plugins of {distribution} are left out: {why})"
+        return text
 
     # -- building ---------------------------------------------------------------------------------
 
     def get(self, kind: str, name: str) -> Component:
-        """A plugin by name; PluginError with the nearest name if there is none."""
+        """A plugin by name. Raises PluginError, with the nearest name, if there is none."""
         component = self.components.get((kind, name))
         if component is None or (kind, name) in self.conflicts:
             raise PluginError(self.advice(kind, name))
@@ -255,10 +259,10 @@ def _owner(entry: EntryPoint) -> tuple[str, str]:
 
 def _pinned(installed: set[str]) -> set[str] | None:
     """The distributions to load; None: all."""
-    said = os.environ.get(PIN)
-    if said is None:
+    pinned = os.environ.get(PIN)
+    if pinned is None:
         return None
-    wanted = {name.strip() for name in said.split(",") if name.strip()} - {"kcframe"}
+    wanted = {name.strip() for name in pinned.split(",") if name.strip()} - {"kcframe"}
     for name in sorted(wanted - installed):
         raise PluginError(f"${PIN} names '{name}', which is not installed; {did_you_mean(name, installed)}")
     return wanted
@@ -279,7 +283,7 @@ def _component(kind: str, provided: object, distribution: str, version: str, whe
     name = getattr(provided, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f'{owner}: {provided.__name__} has no name: give the class a `name = "…"`')
-    options = provided.Options
+    options = getattr(provided, "Options", None)
     if not inspect.isclass(options) or not issubclass(options, PluginOptions):
         raise PluginError(f"{owner}: {provided.__name__}.Options must derive from PluginOptions")
     summary = (inspect.getdoc(provided) or "").strip().partition("\n")[0]

@@ -3,10 +3,10 @@
 Three kinds of number name a class (N classes, M verticals, N_v classes of vertical v):
 
 * class id: 0..N-1, the same everywhere in a run;
-* (vertical, local id): its place among the N_v outputs of one vertical;
-* slot: 0..S-1, `offsets[vertical] + local id`, its place when all verticals' outputs stand in a row.
+* (vertical, local id): its index among the N_v outputs of one vertical;
+* slot: 0..S-1, `offsets[vertical] + local id`, its index in the concatenated outputs of all verticals.
 
-A class may stand in several verticals; then it has several slots, and S > N.
+A class may belong to several verticals; then it has several slots, and S > N.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Taxonomy:
     ) -> Taxonomy:
         """From class names by vertical and, for hierarchical labels, parent names by class.
 
-        Class ids follow the order of first appearance. Raises DataError for an empty vertical, a name
-        twice in one vertical, a parent that is no class, or parents that form a circle.
+        Class ids are in the order of first appearance. Raises DataError for an empty vertical, for a name
+        that is twice in one vertical, for a parent that is no class, and for parents that form a circle.
         """
         if not verticals:
             raise DataError("the taxonomy has no vertical: name at least one with its classes")
@@ -64,14 +64,14 @@ class Taxonomy:
                 slots.append(ids.setdefault(name, len(ids)))
             offsets.append(len(slots))
         parent_ids: dict[int, tuple[int, ...]] = {}
-        for child, names in (parents or {}).items():
-            for name in (child, *names):
+        for child, above in (parents or {}).items():
+            for name in (child, *above):
                 if name not in ids:
                     raise DataError(
                         f"the hierarchy names '{name}', which is in no vertical; {did_you_mean(name, ids)}"
                     )
-            if names := tuple(dict.fromkeys(ids[name] for name in names)):
-                parent_ids[ids[child]] = names
+            if above_ids := tuple(dict.fromkeys(ids[name] for name in above)):
+                parent_ids[ids[child]] = above_ids
         taxonomy = cls(
             tuple(ids),
             tuple(verticals),
@@ -96,7 +96,7 @@ class Taxonomy:
 
     @property
     def num_slots(self) -> int:
-        """S: N plus one for every further vertical a class stands in."""
+        """S: the sum of all verticals' sizes. A class in k verticals has k slots."""
         return len(self.slot_class)
 
     @cached_property
@@ -123,11 +123,11 @@ class Taxonomy:
         return self.slot_class[self.offsets[vertical] : self.offsets[vertical + 1]]
 
     def local_ids(self, vertical: int) -> np.ndarray:
-        """int64 [N]: each class's place among a vertical's outputs, -1 for those of others."""
-        own = self.vertical_classes(vertical)
-        found = np.full(self.num_classes, -1)
-        found[own] = np.arange(len(own))
-        return found
+        """int64 [N]: each class's index among a vertical's outputs, -1 for classes of other verticals."""
+        classes = self.vertical_classes(vertical)
+        local_ids_of_classes = np.full(self.num_classes, -1)
+        local_ids_of_classes[classes] = np.arange(len(classes))
+        return local_ids_of_classes
 
     def class_of(self, vertical: int, local: int) -> int:
         """The class id at (vertical, local id)."""
@@ -147,12 +147,12 @@ class Taxonomy:
 
     @cached_property
     def class_slots(self) -> np.ndarray:
-        """int64 [S]: slots ordered by class; class c's are `class_slots[o[c]:o[c+1]]`, o below."""
+        """int64 [S]: slots ordered by class. Class c has `class_slots[o[c]:o[c+1]]`, o = `class_slot_offsets`."""
         return np.argsort(self.slot_class, kind="stable")
 
     @cached_property
     def class_slot_offsets(self) -> np.ndarray:
-        """int64 [N+1]: where each class begins in `class_slots`."""
+        """int64 [N+1]: the start of each class in `class_slots`."""
         counts = np.bincount(self.slot_class, minlength=self.num_classes)
         return np.concatenate([[0], np.cumsum(counts)])
 
@@ -170,25 +170,25 @@ class Taxonomy:
 
     @cached_property
     def is_leaf(self) -> np.ndarray:
-        """bool [N]: classes that are nobody's parent."""
+        """bool [N]: classes without children."""
         leaf = np.ones(self.num_classes, dtype=bool)
         for parents in self.parents.values():
             leaf[list(parents)] = False
         return leaf
 
     def ancestors(self, class_id: int) -> tuple[int, ...]:
-        """Parents, their parents and so on, each once, nearest first."""
-        found: dict[int, None] = {}
+        """Parents, their parents and so on, without duplicates, nearest first."""
+        above: dict[int, None] = {}
         queue = list(self.parents.get(class_id, ()))
         while queue:
             parent = queue.pop(0)
-            if parent not in found:
-                found[parent] = None
+            if parent not in above:
+                above[parent] = None
                 queue.extend(self.parents.get(parent, ()))
-        return tuple(found)
+        return tuple(above)
 
     def with_ancestors(self, class_ids: Iterable[int]) -> tuple[int, ...]:
-        """The labels of an image: the given classes and everything they are kinds of, ascending."""
+        """The labels of an image: the classes and all their ancestors, ascending."""
         labels = set()
         for class_id in class_ids:
             labels.add(int(class_id))
@@ -203,7 +203,7 @@ class Taxonomy:
     # -- file -------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """A small JSON text that `from_json` reads back to an equal taxonomy."""
+        """A compact JSON text; `from_json` makes an equal taxonomy of it."""
         return json.dumps(
             {
                 "kcframe_taxonomy": FORMAT,
@@ -222,17 +222,17 @@ class Taxonomy:
     def from_json(cls, text: str) -> Taxonomy:
         """Read what `to_json` wrote. Raises DataError if it is something else."""
         try:
-            found = json.loads(text)
-            if found["kcframe_taxonomy"] != FORMAT:
-                raise DataError(f"taxonomy format {found['kcframe_taxonomy']}: this kcframe reads {FORMAT}")
-            verticals = found["verticals"]
+            content = json.loads(text)
+            if content["kcframe_taxonomy"] != FORMAT:
+                raise DataError(f"taxonomy format {content['kcframe_taxonomy']}: this kcframe reads {FORMAT}")
+            verticals = content["verticals"]
             sizes = [len(vertical["classes"]) for vertical in verticals]
             return cls(
-                tuple(found["classes"]),
+                tuple(content["classes"]),
                 tuple(vertical["name"] for vertical in verticals),
                 np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
                 np.asarray([c for vertical in verticals for c in vertical["classes"]], dtype=np.int32),
-                {int(child): tuple(parents) for child, parents in found["parents"].items()},
+                {int(child): tuple(parents) for child, parents in content["parents"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a kcframe taxonomy: {error}") from error

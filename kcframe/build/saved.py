@@ -1,4 +1,4 @@
-"""Networks from files: specialists that a run has saved, students, and what restores their weights."""
+"""Rebuilds networks from files: specialists that a run has saved, and the weights of any network."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from kcframe.storage.remote import HOPELESS, PAUSES_AT_FIRST, explained, patient
 
 
 def read_file(url: str) -> bytes:
-    """Bytes of a path or URL. DataError, naming it, if it is not there; StorageError if it cannot be read
-    now."""
+    """Bytes of a path or URL.
+
+    Raises DataError, with its name, if it does not exist or can never be read; StorageError if a later
+    attempt may succeed.
+    """
     import fsspec
 
     shown = without_secrets(url)
@@ -36,7 +39,7 @@ def read_file(url: str) -> bytes:
 
 
 def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Rebuild a saved specialist: (pictures in 0..1 -> logits, what its file says of it)."""
+    """Rebuilds a saved specialist: (network: pictures in 0..1 -> logits, metadata of its file)."""
     data, url = read_file(url), without_secrets(url)
     state, about = unpack_weights(data, url)
     if about.get("kind") != "specialist":
@@ -54,10 +57,10 @@ def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
 
 
 def restore(build: Callable[[], Student], state: dict[str, torch.Tensor], url: str, what: str) -> Student:
-    """A network with the weights of a file, ready to be used. Raises DataError if they do not fit `what`.
+    """A network with the weights of a file, in evaluation mode. Raises DataError if they do not fit `what`.
 
-    Where its plugins allow it, it is built without memory: nothing is drawn at random, and no file is asked
-    for the weights that training began with.
+    If its plugins allow it, the network is built on the meta device: no random initial weights, and no
+    download of the pretrained weights that training began with.
     """
     network = _restored_without_memory(build, state)
     if network is None:
@@ -72,16 +75,19 @@ def restore(build: Callable[[], Student], state: dict[str, torch.Tensor], url: s
 
 
 def _restored_without_memory(build: Callable[[], Student], state: dict[str, torch.Tensor]) -> Student | None:
-    """None if that cannot be: weights that do not fit, or a plugin that looks at its numbers or keeps some
-    out of its state."""
+    """The network, built on the meta device; None if that does not work.
+
+    Reasons: the weights do not fit, or a plugin uses the values of its tensors, or has tensors that are not
+    in its state dict.
+    """
     try:
         with torch.device("meta"):
             network = build()
-        own = network.state_dict()
-        laid_out = {k: laid_out_like(own[k], v) if k in own else v for k, v in state.items()}
+        fresh = network.state_dict()
+        laid_out = {k: laid_out_like(fresh[k], v) if k in fresh else v for k, v in state.items()}
         network.load_state_dict(laid_out, assign=True)
-    except Exception:  # a stranger's code: whatever is wrong shows when it is built for real
+    except Exception:  # a plugin's code: its error is raised when it is built on the CPU
         return None
-    kept = chain.from_iterable(vars(module).values() for module in network.modules())
-    every = chain(network.parameters(), network.buffers(), kept)
+    attributes = chain.from_iterable(vars(module).values() for module in network.modules())
+    every = chain(network.parameters(), network.buffers(), attributes)
     return None if any(isinstance(t, torch.Tensor) and t.is_meta for t in every) else network

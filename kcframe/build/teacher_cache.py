@@ -43,7 +43,7 @@ def check_teacher_cache(recipe: Recipe, arms: Mapping[str, Arm]) -> None:
 
 
 def _refuse_too_few(recipe: Recipe, arm: str, wanted: int | None) -> None:
-    width = recipe.teacher_cache.k
+    width = None if recipe.teacher_cache is None else recipe.teacher_cache.k
     if width is not None and (wanted is None or wanted > width):
         how_many = "all" if wanted is None else wanted
         raise RecipeError(
@@ -90,14 +90,15 @@ class _Collecting:
     """Goes through arms and unites what they need of the same teacher."""
 
     def __init__(self, recipe: Recipe, source: DataSource, run_dir: RunDir):
-        self.recipe, self.source = recipe, source
+        assert recipe.teacher_cache is not None
+        self.recipe, self.source, self.section = recipe, source, recipe.teacher_cache
         self.context = teacher_context(source, run_dir, recipe.specialists is not None)
         images = source.split("train")
         self.facts = data_facts(recipe.data.model_dump(mode="json"), images.labels, source.taxonomy)
         self.labels = images.labels.likely()
-        self.store = RunDir(recipe.teacher_cache.url)
+        self.store = RunDir(self.section.url)
         self.teachers: dict[str, list[Teacher]] = {}
-        self.identities: dict[tuple[int, str], dict] = {}
+        self.identities: dict[tuple[int, str], dict[str, Any]] = {}
         self.by_prefix: dict[str, Need] = {}
         self.of_arm: dict[str, tuple[list[Teacher], list[str]]] = {}
 
@@ -110,7 +111,7 @@ class _Collecting:
             spans = by_vertical and _spans_verticals(teacher, self.source.taxonomy)
             needed = None if spans else arm.wanted_outputs
             _refuse_too_few(self.recipe, arm.name, needed if needed is None else min(needed, outputs))
-            width = min(outputs, self.recipe.teacher_cache.k or needed or outputs)
+            width = min(outputs, self.section.k or needed or outputs)
             about = self._identity(teacher, arm.spec.train.precision)
             self.of_arm[arm.name][1].append(self._unite(about, teacher, width, arm.spec.train.epochs))
 
@@ -197,7 +198,7 @@ def store_outputs(
     share: (i, n), the i-th of n that share the work. DataError, with what differs from what is there, if the
     recipe does not allow it.
     """
-    if not recipe.teacher_cache.fill:
+    if recipe.teacher_cache is None or not recipe.teacher_cache.fill:
         refuse_missing(wanted, view.seed)
         return 0
     processes = recipe.execution.loader_workers
@@ -269,7 +270,7 @@ def cached_router(
         # All together: until every worker has written its share, and so that none waits for one that stopped.
         if world.any(stopped is not None):
             raise stopped or Interrupted("stopped while teachers were asked")
-        if written:
+        if written and recipe.teacher_cache is not None:
             url = without_secrets(recipe.teacher_cache.url)
             observer.say(f"its teachers were asked first: {written} files of {url} were missing")
         if world.rank == 0:

@@ -117,7 +117,8 @@ def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -
     table.add_section()
     table.add_row("all", f"{images:,}", "", "", f"{files:,}", f"{megabytes:,.1f}")
     console.print(table)
-    click.echo(without_secrets(recipe.teacher_cache.url))
+    if recipe.teacher_cache is not None:
+        click.echo(without_secrets(recipe.teacher_cache.url))
 
 
 def _verify(recipe: Recipe, data: DataSource, run_dir: RunDir, samples: int, console: Console) -> None:

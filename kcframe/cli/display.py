@@ -57,7 +57,8 @@ class RunDisplay(AbstractContextManager):
     def end(self, stage: Stage) -> None:
         shown = self.shown.pop(stage)
         self.progress.remove_task(shown.task)
-        self.progress.advance(self.whole)
+        if self.whole is not None:
+            self.progress.advance(self.whole)
         took = time.monotonic() - shown.began
         self.say(f"  {stage!s:<36} {took:6.1f} s   {shown.note}")
 

@@ -91,7 +91,8 @@ def _learners(recipe: Recipe) -> dict[str, StudentSpec]:
     of a searched field that changes the questions to the teachers."""
     name, schema = searched_arm(recipe), installed().options_schema
     arms = {name: recipe.arms[name]}
-    for field, distribution in recipe.search.fields.items():
+    fields = {} if recipe.search is None else recipe.search.fields
+    for field, distribution in fields.items():
         if field.startswith(("objective.", "train.epochs", "train.precision")):
             for number, value in enumerate(distribution.examples()):
                 arms[f"{name}, {field} {number}"] = with_values(recipe.arms[name], {field: value}, schema)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +56,11 @@ class Head(nn.Module):
         self.expander = expander
         self.pacing = pacing
         self.classifiers = nn.ModuleList(_classifier(expander, v, size, bias) for v, size in enumerate(sizes))
-        if init_bias == "base-rate":
-            init_bias = -math.log(max(sum(sizes) - 1, 1))
-        for classifier in self.classifiers:
-            if bias:
-                nn.init.constant_(classifier.bias, init_bias)
-        pacing.start(list(self.classifiers))
+        start = -math.log(max(sum(sizes) - 1, 1)) if init_bias == "base-rate" else float(init_bias)
+        if bias:
+            for classifier in self.classifiers:
+                nn.init.constant_(cast(Tensor, classifier.bias), start)
+        pacing.start(cast(list[nn.Linear], list(self.classifiers)))
 
     def shared(self, features: Tensor) -> Tensor:
         """[B, D] -> what every block starts from [B, D']."""
@@ -84,7 +84,7 @@ def _classifier(expander: Expander, vertical: int, size: int, bias: bool) -> nn.
         raise PluginError(f"{label(expander)}: classifier() gave a {type(own).__name__}, not a module")
     if bias:
         shaped(expander, "the bias of classifier", (size,), getattr(own, "bias", None))
-    own.provenance = f"{label(expander)}: its classifier"
+    setattr(own, "provenance", f"{label(expander)}: its classifier")  # noqa: B010 - a module's attributes are typed
     return own
 
 

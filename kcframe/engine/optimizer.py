@@ -31,7 +31,7 @@ def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
         "backbone matrices": (train.weight_decay if decay is None else decay, scale),
         "backbone vectors": (0.0, scale),
     }
-    groups = {
+    by_kind: dict[str, dict[str, Any]] = {
         kind: {"params": [], "weight_decay": decay, "scale": scale} for kind, (decay, scale) in kinds.items()
     }
     for parameter in student.parameters():
@@ -40,8 +40,8 @@ def build_optimizer(student: Student, train: Train) -> torch.optim.Optimizer:
         part = "backbone" if id(parameter) in below else "head"
         shape = "matrices" if parameter.ndim > 1 else "vectors"
         kind = "pace" if id(parameter) in paced else f"{part} {shape}"
-        groups[kind]["params"].append(parameter)
-    groups = [group for group in groups.values() if group["params"]]
+        by_kind[kind]["params"].append(parameter)
+    groups = [group for group in by_kind.values() if group["params"]]
     options: dict[str, Any] = {"lr": train.learning_rate, "fused": _fused(groups)}
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(train.momentum, 0.999), **options)

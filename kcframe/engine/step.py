@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,12 +75,11 @@ class TrainStep:
 
     def _forward_and_backward(self, batch: Batch, pace: Pace) -> Outcome:
         """Add the batch's gradients to the parameters, some images at a time."""
-        outcome: Outcome | None = None
+        outcomes = []
         for some in batch.passes(self.images_per_pass):
             with self._autocast():
-                of_pass = self._one_pass(some, pace)
-            outcome = of_pass if outcome is None else outcome.plus(of_pass)
-        return outcome
+                outcomes.append(self._one_pass(some, pace))
+        return reduce(Outcome.plus, outcomes)
 
     def _one_pass(self, batch: Batch, pace: Pace) -> Outcome:
         images = batch.images.to(self.world.device, non_blocking=True)
@@ -131,7 +132,7 @@ class TrainStep:
         """The rate of the last step, of the first parameter group."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def _autocast(self) -> AbstractContextManager:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.train.precision == "bfloat16":
             return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
         return nullcontext()

@@ -236,6 +236,7 @@ class Trainer:
 
     def _evaluate(self) -> Evaluation:
         """Measures the network; how often changes nothing, whatever random numbers it takes."""
+        assert self.job.evaluator is not None  # nobody asks for figures where nothing gives them
         devices = [self.world.device] if self.world.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.finished_network() as network:
             return self.job.evaluator(network)

@@ -33,4 +33,5 @@ class Lazy:
     def load(self) -> type:
         """Import and return the class. Raises ImportError or AttributeError if it is not there."""
         module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)
+        loaded: type = getattr(import_module(module), attribute)
+        return loaded

@@ -22,16 +22,18 @@ API, OLDEST_API = 1, 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 _marker = pluggy.HookimplMarker(PROJECT)
 
+Hook = Callable[..., Any]
 
-def hookimpl(function: Callable | None = None, *, api: int = API) -> Any:
+
+def hookimpl(function: Hook | None = None, *, api: int = API) -> Any:
     """Mark a function as an implementation of a hook.
 
     api: the version of the interfaces that the plugin was written for. With it a kcframe that speaks
     another one says so, instead of failing somewhere inside.
     """
 
-    def marked(implementation: Callable) -> Callable:
-        implementation.kcframe_api = api
+    def marked(implementation: Hook) -> Any:
+        implementation.kcframe_api = api  # type: ignore[attr-defined]  # functions carry any attribute
         return _marker(implementation)
 
     return marked if function is None else marked(function)

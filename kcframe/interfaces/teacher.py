@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class Teacher(nn.Module):
     C they are, or None if all are kept.
     """
 
+    label_map: Tensor
+    columns: Tensor | None
+    provenance: str  # where it comes from, for messages; the engine sets it
+
     def __init__(
         self,
         name: str,
@@ -77,7 +81,9 @@ class Teacher(nn.Module):
         logits will not do; `log_odds.from_softmax` makes these of them. Raises ValueError if outputs are
         to be cut of a network that has not C of them.
         """
-        logits = self.network(prepare_images(images, self.mean, self.std, self.input_size, self.channels))
+        logits: Tensor = self.network(
+            prepare_images(images, self.mean, self.std, self.input_size, self.channels)
+        )
         if self.columns is None:
             return logits
         # Cutting would hide it: the columns of some other network.
@@ -103,7 +109,7 @@ class TeacherContext:
     image_size: int
     read: Callable[[str], bytes]
     specialist_files: Mapping[str, str]
-    load_specialist: Callable[[str], tuple[nn.Module, dict]]
+    load_specialist: Callable[[str], tuple[nn.Module, dict[str, Any]]]
 
 
 class TeacherSource(ABC):

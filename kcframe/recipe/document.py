@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def _read_text(source: str, included_by: str | None) -> str:
             import fsspec
 
             with fsspec.open(source, "rb") as file:
-                raw = file.read()
+                raw: bytes = file.read()
         else:
             raw = Path(source).read_bytes()
         return raw.decode()
@@ -182,7 +182,7 @@ class _Builder:
             del self.origins[known]
 
 
-def parse_overrides(settings: tuple[str, ...] | list[str]) -> Document:
+def parse_overrides(settings: Sequence[str]) -> Document:
     """`--set a.b.c=value` options as a document; each value is read as YAML."""
     document = Document()
     for setting in settings:
@@ -194,10 +194,10 @@ def parse_overrides(settings: tuple[str, ...] | list[str]) -> Document:
             value = yaml.safe_load(text) if text.strip() else None
         except yaml.YAMLError:
             raise RecipeError(f"--set {setting}: '{text}' is not a YAML value") from None
-        tree = value
-        for key in reversed(keys):
+        tree: dict[str, Any] = {keys[-1]: value}
+        for key in reversed(keys[:-1]):
             tree = {key: tree}
-        origins = {tuple(keys[:n]): f"--set {setting}" for n in range(1, len(keys) + 1)}
+        origins: dict[Keys, str] = {tuple(keys[:n]): f"--set {setting}" for n in range(1, len(keys) + 1)}
         document = overlay(document, Document(tree, origins), lambda kind, name: None)
     return document
 

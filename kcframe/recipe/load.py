@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -15,12 +15,13 @@ from kcframe.recipe.document import (
     PLUGIN_LISTS,
     Document,
     Keys,
+    KnownOptions,
     dotted,
     overlay,
     parse_overrides,
     read_document,
 )
-from kcframe.recipe.schema import Recipe, StudentSpec
+from kcframe.recipe.schema import Recipe, Search, StudentSpec
 from kcframe.recipe.search import searched_arm, with_values
 
 # Of an arm; written out, so that their options are too: a run's own recipe.yaml is the same recipe.
@@ -28,6 +29,10 @@ DEFAULTS = {
     "pacing": StudentSpec.model_fields["pacing"].default.name,
     "teachers": [ref.name for ref in StudentSpec.model_fields["teachers"].default],
 }
+
+
+Place = Callable[[Keys], tuple[str, str]]
+"""A path -> (where it was written, 'file:line', and the path to show)."""
 
 
 class Catalog(Protocol):
@@ -63,7 +68,7 @@ def load_recipe(source: str, catalog: Catalog, overrides: Sequence[str] = ()) ->
 
 
 class _Checker:
-    def __init__(self, catalog: Catalog, known_options):
+    def __init__(self, catalog: Catalog, known_options: KnownOptions):
         self.catalog, self.known_options = catalog, known_options
         self.problems: list[str] = []
 
@@ -77,20 +82,20 @@ class _Checker:
             student = Document()
         if isinstance(arms, dict):
             tree["arms"] = {name: self.arm(document, student, name) for name in arms}
-        recipe = self.validate(
+        recipe: Recipe | None = self.validate(
             Recipe, tree, lambda path: _place(document, path), extra=("student", "include")
         )
         self.cross_check(document, tree)
         if recipe is not None and recipe.search is not None and not self.problems:
-            self.check_search(document, recipe)
+            self.check_search(document, recipe, recipe.search)
         return recipe
 
-    def check_search(self, document: Document, recipe: Recipe) -> None:
+    def check_search(self, document: Document, recipe: Recipe, search: Search) -> None:
         arm = searched_arm(recipe)
         if arm not in recipe.arms:
             self.say(document, ("search", "arm"), f"no arm '{arm}'; {did_you_mean(arm, recipe.arms)}")
             return
-        for path, distribution in recipe.search.fields.items():
+        for path, distribution in search.fields.items():
             for value in distribution.examples():
                 try:
                     with_values(recipe.arms[arm], {path: value}, self.catalog.options_schema)
@@ -107,7 +112,7 @@ class _Checker:
             return own.tree
         return {**DEFAULTS, **overlay(student, own, self.known_options).tree}
 
-    def validate(self, model: type[BaseModel], tree: Any, place, extra: Sequence[str] = ()) -> Any:
+    def validate(self, model: type[BaseModel], tree: Any, place: Place, extra: Sequence[str] = ()) -> Any:
         """Check a tree against a model and its plugins against theirs, filling in options' defaults."""
         if isinstance(tree, dict):
             self.plugins(tree, (), place)
@@ -118,7 +123,7 @@ class _Checker:
                 self.problems.append(_sentence(model, found, place, extra))
         return None
 
-    def plugins(self, tree: dict, path: Keys, place) -> None:
+    def plugins(self, tree: dict[str, Any], path: Keys, place: Place) -> None:
         """Resolve plugin references anywhere below `tree`, in place."""
         for key, value in list(tree.items()):
             here = (*path, key)
@@ -133,7 +138,7 @@ class _Checker:
                 tree[key] = value = dict(value)
                 self.plugins(value, here, place)
 
-    def plugin(self, kind: str, value: Any, path: Keys, place) -> Any:
+    def plugin(self, kind: str, value: Any, path: Keys, place: Place) -> Any:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -165,7 +170,7 @@ class _Checker:
             return value
         return {**value, "options": checked.model_dump(mode="json")}
 
-    def cross_check(self, document: Document, tree: dict) -> None:
+    def cross_check(self, document: Document, tree: dict[str, Any]) -> None:
         arms, baseline = tree.get("arms"), tree.get("baseline")
         if not isinstance(arms, dict):
             return
@@ -188,7 +193,13 @@ def _place(document: Document, path: Keys) -> tuple[str, str]:
 
 
 def _sentence(
-    model: type[BaseModel], found: Any, place, extra: Sequence[str] = (), skip: int = 0, owner: str = ""
+    model: type[BaseModel],
+    found: Any,
+    place: Place,
+    extra: Sequence[str] = (),
+    *,
+    skip: int = 0,
+    owner: str = "",
 ) -> str:
     """One pydantic error as a line for people."""
     loc: Keys = tuple(part for part in found["loc"] if part != "[key]")

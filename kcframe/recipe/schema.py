@@ -42,10 +42,11 @@ class PluginRef(Section):
     line: str = Field("", exclude=True, repr=False)  # where the recipe names it, for errors; never written
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, PluginRef)
-        return same and (self.name, self.options) == (other.name, other.options)
+        if not isinstance(other, PluginRef):
+            return False
+        return (self.name, self.options) == (other.name, other.options)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # its options are a dict
 
 
 class Train(Section):
@@ -167,17 +168,26 @@ class Distribution(Section):
     def _one_of_two(self) -> Distribution:
         if (self.choice is None) == (self.low is None or self.high is None):
             raise ValueError("needs either low and high, or choice")
-        if self.choice is None and not self.low < self.high:
-            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
-        if self.choice is None and self.log and self.low <= 0:
-            raise ValueError(f"log needs a low above 0, not {self.low:g}")
+        if self.choice is None:
+            low, high = self.range()
+            if not low < high:
+                raise ValueError(f"low {low:g} is not below high {high:g}")
+            if self.log and low <= 0:
+                raise ValueError(f"log needs a low above 0, not {low:g}")
         return self
+
+    def range(self) -> tuple[float, float]:
+        """(low, high), where there is no choice."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
 
     def examples(self) -> tuple[Any, ...]:
         """Values that must all be valid: the ends of the range, or every choice."""
         if self.choice is not None:
             return self.choice
-        return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+        low, high = self.range()
+        return (int(low), int(high)) if self.integer else (low, high)
 
 
 class Search(Section):
@@ -240,7 +250,8 @@ class Execution(Section):
             raise ValueError("min_workers and max_workers come together")
         if "object_store_memory" in self.resources_per_worker:
             raise ValueError("resources_per_worker: Ray gives no object_store_memory to workers; say memory")
-        if self.min_workers is not None and self.min_workers > self.max_workers:
+        least, most = self.min_workers, self.max_workers
+        if least is not None and most is not None and least > most:
             raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
         return self
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kcframe.errors import did_you_mean
 from kcframe.recipe.document import PLUGIN_KEYS
 from kcframe.recipe.schema import Recipe, StudentSpec
 
+OptionsSchema = Callable[[str, str], type[BaseModel] | None]
+"""(kind, plugin name) -> its options' model; None if there is no such plugin."""
+
 
 def searched_arm(recipe: Recipe) -> str:
     """The arm that a search varies: the one it names, else the last."""
-    return recipe.search.arm if recipe.search.arm is not None else list(recipe.arms)[-1]
+    arm = None if recipe.search is None else recipe.search.arm
+    return list(recipe.arms)[-1] if arm is None else arm
 
 
 def field_paths(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -28,7 +32,7 @@ def field_paths(tree: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema) -> StudentSpec:
+def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema: OptionsSchema) -> StudentSpec:
     """A student with some fields changed, and checked anew.
 
     values: dotted path -> value, e.g. {"pacing.options.init": 30.0}. options_schema: (kind, plugin) -> its
@@ -57,8 +61,9 @@ def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema) ->
         raise ValueError(f"{message}, not {found.get('input')!r}") from None
 
 
-def _checked(kind: str, reference: Mapping[str, Any], options_schema) -> dict[str, Any]:
+def _checked(kind: str, reference: Mapping[str, Any], options_schema: OptionsSchema) -> dict[str, Any]:
     schema = options_schema(kind, reference["name"])
     if schema is None:
         raise ValueError(f"no {kind} '{reference['name']}' is installed")
-    return schema.model_validate(reference["options"]).model_dump(mode="json")
+    checked: dict[str, Any] = schema.model_validate(reference["options"]).model_dump(mode="json")
+    return checked

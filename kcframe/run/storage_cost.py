@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from kcframe.interfaces.data import DataSource, ImageSet
+from kcframe.interfaces.data import DataSource, ImageSet, ReadCost
 from kcframe.recipe.schema import Recipe
 from kcframe.stages.plan import plan_stages
 
@@ -29,8 +29,10 @@ class _Split:
     """One split's pictures, and which of them a machine has read already."""
 
     def __init__(self, images: ImageSet):
-        self.cost = images.read_cost()
-        self.bytes = len(images) * self.cost.bytes if self.cost else 0.0
+        cost = images.read_cost()
+        self.is_read = cost is not None
+        self.cost = cost or ReadCost(0.0, 0.0, 0.0)
+        self.bytes = len(images) * self.cost.bytes
         self.had = torch.zeros(len(images), dtype=torch.bool)
 
     def read(self, indices: Tensor, times: int, reading: Reading, cached: bool) -> None:
@@ -47,7 +49,7 @@ def reading_of(recipe: Recipe, source: DataSource) -> dict[str, Reading] | None:
     """For all specialists together and for each arm, in the order of a run; None if the source makes its
     pictures. What a machine keeps is counted where it is first read: as if one machine did all."""
     splits = {name: _Split(source.split(name)) for name in ("train", "test")}
-    if any(split.cost is None for split in splits.values()):
+    if not all(split.is_read for split in splits.values()):
         return None
     cached = sum(split.bytes for split in splits.values()) <= min(s.cost.room for s in splits.values())
     by_reader: dict[str, Reading] = {}

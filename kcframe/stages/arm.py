@@ -46,12 +46,12 @@ class ArmStage(TrainingStage):
     def settings(self, recipe: Recipe) -> dict[str, Any]:
         arm = self._resolved(recipe)
         settings = shared_settings(recipe) | {"arm": arm_settings(arm.spec, bool(arm.sources))}
-        if arm.needs_specialists:
+        if arm.needs_specialists and recipe.specialists is not None:
             settings["specialists"] = specialists_settings(recipe.specialists)
         return settings
 
     def workers(self, execution: Execution) -> Workers:
-        if execution.min_workers is not None:
+        if execution.min_workers is not None and execution.max_workers is not None:
             return Workers(execution.min_workers, execution.max_workers)
         return Workers(execution.workers, execution.workers)
 

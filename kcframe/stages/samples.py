@@ -22,7 +22,7 @@ def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
     chosen: list[int] = []
     for vertical in range(taxonomy.num_verticals):
         class_ids = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
-        images = rows[torch.isin(classes, class_ids)].unique()
+        images = rows[torch.isin(classes, class_ids)].unique()  # type: ignore[no-untyped-call]
         places = torch.linspace(0, len(images) - 1, min(SAMPLES_PER_VERTICAL, len(images))).round().long()
         chosen += images[places].tolist()
     return chosen
@@ -31,6 +31,9 @@ def sample_indices(labels: Labels, taxonomy: Taxonomy) -> list[int]:
 def samples_of(evaluation: Evaluation, source: DataSource) -> list[dict[str, Any]]:
     """What a measured student says of the sample images, for a run's report."""
     labels, taxonomy = source.split("test").labels.likely(), source.taxonomy
+    assert evaluation.measured is not None
+    assert evaluation.top_classes is not None
+    assert evaluation.top_probabilities is not None
     places = {image: place for place, image in enumerate(evaluation.measured.tolist())}
     samples = []
     for image in sample_indices(labels, taxonomy):

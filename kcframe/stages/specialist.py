@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kcframe.build.networks import build_specialist
 from kcframe.build.plugins import build_objective
-from kcframe.recipe.schema import Execution, PluginRef, Recipe, Train
+from kcframe.recipe.schema import Execution, PluginRef, Recipe, Specialists, Train
 from kcframe.stages.base import Workers
 from kcframe.stages.context import Context
 from kcframe.stages.settings import shared_settings, specialists_settings
@@ -35,35 +35,40 @@ class SpecialistStage(TrainingStage):
         return f"specialist {self.vertical}"
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        return shared_settings(recipe) | {"specialists": specialists_settings(recipe.specialists)}
+        return shared_settings(recipe) | {"specialists": specialists_settings(_section(recipe))}
 
     def workers(self, execution: Execution) -> Workers:
         return Workers(execution.specialist_workers, execution.specialist_workers)
 
     def train(self, recipe: Recipe) -> Train:
-        return recipe.specialists.train
+        return _section(recipe).train
 
     def class_ids(self, taxonomy: Taxonomy) -> Tensor:
         return torch.from_numpy(taxonomy.local_ids(taxonomy.verticals.index(self.vertical)))
 
     def subject(self, context: Context) -> Subject:
         recipe, source = context.recipe, context.source
+        spec = _section(recipe)
         vertical = source.taxonomy.verticals.index(self.vertical)
         taxonomy = source.taxonomy.only(vertical)
         # Each specialist has its own seed: else all of them would start alike.
         seed = recipe.seed * 10_007 + vertical + 1
         torch.manual_seed(seed)
         return Subject(
-            student=build_specialist(
-                recipe.specialists, source.channels, source.image_size, taxonomy.num_classes
-            ),
+            student=build_specialist(spec, source.channels, source.image_size, taxonomy.num_classes),
             objective=build_objective(PluginRef(name="hard-bce")),
             taxonomy=taxonomy,
             seed=seed,
             about={
                 "kind": "specialist",
                 "vertical": self.vertical,
-                "backbone": recipe.specialists.backbone.model_dump(mode="json"),
+                "backbone": spec.backbone.model_dump(mode="json"),
                 "classes": list(taxonomy.classes),
             },
         )
+
+
+def _section(recipe: Recipe) -> Specialists:
+    """A plan has specialists only where the recipe has them."""
+    assert recipe.specialists is not None
+    return recipe.specialists

@@ -1,4 +1,4 @@
-"""Images that cannot be read are skipped, counted and listed in the run directory; too many are an error."""
+"""Skips images that cannot be read, counts them and lists them in the run directory; too many are an error."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from kcframe.interfaces.data import ImageSet
 from kcframe.storage.layout import bad_images_file
 from kcframe.storage.run_dir import RunDir
 
-TRIES = 32  # images after a bad one that are tried in its place
-SURELY = 256  # images after which more bad than good ones mean that something else is wrong
+TRIES = 32  # number of following images that are tried in place of a bad one
+SURELY = 256  # after this many images, if most are bad, something else must be wrong
 
 
 class BadImages:
-    """What one worker of a stage has met so far, each image once.
+    """The bad images that one worker of a stage has met so far, each image once.
 
-    total: of all workers together, when they were last counted."""
+    total: number of bad images of all workers together, from the last call of `count`.
+    """
 
     def __init__(self, num_images: int, max_fraction: float):
-        """num_images: of the whole split, that max_fraction is a share of, also for a stage that sees few."""
+        """num_images: of the whole split; max_fraction is a share of it, also if the stage uses only a part."""
         self.num_images, self.max_fraction = num_images, max_fraction
         self.reasons: dict[int, str] = {}
         self.total = 0
         self.looked = 0
-        self._met: set[int] = set()  # since this process looks: what was listed before says nothing of now
+        self._met: set[int] = set()  # by this process; does not include images listed before an interruption
         self._listed = 0
 
     def add(self, bad: dict[int, str], looked: int) -> None:
-        """bad: image -> reason, of `looked` images. DataError if there are too many by now."""
+        """Adds the bad ones of `looked` images. bad: image -> reason. Raises DataError if there are too many."""
         self.reasons |= bad
         self._met |= set(bad)
         self.looked += looked
@@ -43,7 +44,7 @@ class BadImages:
             self._refuse(f"{len(self.reasons):,} images, {len(self._met):,} of the last {self.looked:,},")
 
     def count(self, world: World) -> None:
-        """Count those of all workers, each image once. DataError, on all of them, if there are too many."""
+        """Counts the bad images of all workers, each image once. All workers raise DataError if there are too many."""
         if world.size == 1 or not self.max_fraction or not world.any(bool(self.reasons)):
             return
         met = torch.zeros(self.num_images, device=world.device)
@@ -61,8 +62,11 @@ class BadImages:
         )
 
     def read(self, run_dir: RunDir, folder: str, rank: int, size: int = 1) -> None:
-        """Go on with what was listed before an interruption: by this one of `size` workers, and by those that
-        there are no longer."""
+        """Reads the lists from before an interruption: this worker's, and those of workers that no longer exist.
+
+        rank: of this one of `size` workers. It takes over the lists of rank + size, rank + 2 * size and so
+        on.
+        """
         while self.max_fraction and run_dir.exists(name := bad_images_file(folder, rank)):
             lines = [json.loads(line) for line in run_dir.read(name).splitlines()]
             self.reasons |= {line["image"]: line["reason"] for line in lines}
@@ -70,7 +74,7 @@ class BadImages:
             rank += size
 
     def write(self, run_dir: RunDir, folder: str, rank: int) -> None:
-        """List them, if there are new ones."""
+        """Writes the list if it has new images."""
         if len(self.reasons) > self._listed:
             lines = [
                 json.dumps({"image": image, "reason": reason}, ensure_ascii=False)
@@ -83,18 +87,19 @@ class BadImages:
 def load_in_full(
     images: ImageSet, indices: Tensor, order: Tensor, keys: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """Training pictures in which one that cannot be read is replaced by the next of the epoch that can: every
-    step is equally large, and what stands for what does not depend on the number of workers.
+    """Loads training pictures; a picture that cannot be read is replaced by the next readable one of the epoch.
 
-    order: int64 [n], the epoch's. keys: what gives images their randomness. Returns pictures [B, C, H, W],
-    the images that they are int64 [B], and image -> reason for those that cannot be read. Raises DataError if
-    TRIES images in a row cannot be.
+    So every step has the same size, and the replacement does not depend on the number of workers.
+
+    order: int64 [n], the order of the epoch. keys: images -> keys of their randomness. Returns pictures [B,
+    C, H, W], the indices of these images int64 [B], and image -> reason for those that cannot be read. Raises
+    DataError if TRIES images in a row cannot be read.
     """
-    pictures, found = images.load_readable(indices, keys(indices))
-    bad = {int(indices[row]): reason for row, reason in found.items()}
-    if found:
+    pictures, unreadable = images.load_readable(indices, keys(indices))
+    bad = {int(indices[row]): reason for row, reason in unreadable.items()}
+    if unreadable:
         pictures, indices = pictures.clone(), indices.clone()
-    for row in found:
+    for row in unreadable:
         place = int((order == indices[row]).nonzero()[0])
         for step in range(1, min(TRIES, len(order))):
             other = order[(place + step) % len(order)].view(1)
@@ -106,5 +111,5 @@ def load_in_full(
                 break
             bad[int(other)] = why[0]
         else:
-            raise DataError(f"no image near this one can be used either: {found[row]}")
+            raise DataError(f"no image near this one can be used either: {unreadable[row]}")
     return pictures, indices, bad

@@ -75,7 +75,8 @@ class BatchPlan:
 
     def __getitem__(self, step: int) -> Batch:
         epoch, indices, whole = self.sampler.batch(step, self.rank, self.size)
-        images, bad = self.split.images, {}
+        images = self.split.images
+        bad: dict[int, str] = {}
         if self.split.max_bad_fraction:
             order = self.sampler.order(epoch)
             pictures, indices, bad = load_in_full(

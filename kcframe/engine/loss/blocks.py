@@ -36,7 +36,9 @@ class Outcome:
     def plus(self, other: Outcome) -> Outcome:
         """Of both passes together."""
         terms = {name: term + other.terms[name] for name, term in self.terms.items()}
-        return Outcome(terms, None if self.tallies is None else self.tallies + other.tallies)
+        if self.tallies is None or other.tallies is None:
+            return Outcome(terms, None)
+        return Outcome(terms, self.tallies + other.tallies)
 
     def loss_by_vertical(self) -> Tensor:
         """float32 [M]: the sum of the terms."""

@@ -9,6 +9,7 @@ H hidden units, N_v classes of the vertical.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Workspace:
             held = self._blocks[name] = like.new_empty(rows * columns)
         return held[: rows * columns].view(rows, columns)
 
-    def gradient(self, parameter: nn.Parameter) -> Tensor:
+    def gradient(self, parameter: Tensor) -> Tensor:
         """Of the parameter's shape, with anything in it; its own memory, which its `grad` may keep."""
         held = self._gradients.get(id(parameter))
         if held is None or held.shape != parameter.shape or held.device != parameter.device:
@@ -73,7 +74,7 @@ def backward(
     see `gradient_filter`; None: every image counts. Returns the terms, each [B], and the block's `tally`
     (None if the pacing does not ask for accuracies).
     """
-    classifier, pacing = head.classifiers[vertical], head.pacing
+    classifier, pacing = _linear(head, vertical), head.pacing
     filtered = filter_error is not None and head.expander.rowwise
     dtype = _format_of_products(shared)
     with torch.set_grad_enabled(shared.requires_grad or not filtered):
@@ -82,11 +83,12 @@ def backward(
         fixed, weight = hidden.detach().to(dtype), classifier.weight.to(dtype)
         block = _logits(fixed, weight, classifier.bias, workspace)
         parts: list[dict[str, Tensor]] = []
-        tallies, tiles = [], _tiles(targets, block)
+        tallies: list[Tensor] = []
+        tiles = _tiles(targets, block)
         in_turn = len(tiles) > 1
         for rows, aimed in tiles:
             paced = block[rows]
-            gradient = workspace.block("gradient", *paced.shape, paced)
+            gradient = workspace.block("gradient", len(paced), paced.shape[1], paced)
             saved = call_plugin(pacing, "forward_", paced, vertical)
             terms = call_plugin(objective, "gradient", paced, aimed, share, gradient)
             named = named_terms(objective, "gradient", len(paced), terms)
@@ -101,18 +103,20 @@ def backward(
             gradient = block
         if classifier.bias is not None and classifier.bias.requires_grad:
             _add(classifier.bias, gradient.sum(0))
-        kept = rows_that_matter(gradient, fixed, filter_error) if filtered else None
-        sent = gradient if kept is None else gradient[kept]
+        matter = None
+        if filter_error is not None and head.expander.rowwise:
+            matter = rows_that_matter(gradient, fixed, filter_error)
+        sent = gradient if matter is None else gradient[matter]
         sent = sent.to(dtype)
         if classifier.weight.requires_grad:
-            _add_product(classifier.weight, sent, fixed if kept is None else fixed[kept], workspace)
+            _add_product(classifier.weight, sent, fixed if matter is None else fixed[matter], workspace)
         back = (sent @ weight).to(hidden.dtype)
-    if kept is not None:
-        hidden = _hidden(head, vertical, shared[kept])
+    if matter is not None:
+        hidden = _hidden(head, vertical, shared[matter])
     if hidden.requires_grad and len(back):
         hidden.backward(back)
     terms = {name: torch.cat([part[name].view(-1) for part in parts]) for name in parts[0]}
-    return terms, sum(tallies) if tallies else None
+    return terms, torch.stack(tallies).sum(0) if tallies else None
 
 
 def _format_of_products(shared: Tensor) -> torch.dtype:
@@ -121,8 +125,13 @@ def _format_of_products(shared: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else shared.dtype
 
 
+def _linear(head: Head, vertical: int) -> nn.Linear:
+    """A vertical's classifier, which `knows_closed_form` has found to be one."""
+    return cast(nn.Linear, head.classifiers[vertical])
+
+
 def _hidden(head: Head, vertical: int, shared: Tensor) -> Tensor:
-    features = head.classifiers[vertical].in_features
+    features = _linear(head, vertical).in_features
     return call_for_tensor(head.expander, "block", (len(shared), features), vertical, shared)
 
 
@@ -151,14 +160,14 @@ def _tiles(targets: BlockTargets, logits: Tensor) -> list[tuple[slice, BlockTarg
     ]
 
 
-def _add(parameter: nn.Parameter, gradient: Tensor) -> None:
+def _add(parameter: Tensor, gradient: Tensor) -> None:
     if parameter.grad is None:
         parameter.grad = gradient.to(parameter.dtype)
     else:
         parameter.grad += gradient
 
 
-def _add_product(weight: nn.Parameter, gradient: Tensor, hidden: Tensor, workspace: Workspace) -> None:
+def _add_product(weight: Tensor, gradient: Tensor, hidden: Tensor, workspace: Workspace) -> None:
     """weight.grad += gradient^T @ hidden."""
     if gradient.dtype != weight.dtype or weight.grad is not None:
         _add(weight, gradient.t() @ hidden)

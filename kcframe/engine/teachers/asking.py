@@ -17,10 +17,12 @@ from kcframe.engine.observer import Observer, Silent
 from kcframe.engine.plugin_calls import call_for_tensor, finite
 from kcframe.engine.teachers.stored_outputs import LARGEST, OutputsFile, StoredOutputs, best
 from kcframe.errors import DataError, Interrupted
+from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher
 from kcframe.interfaces.toolkit.randomness import image_keys
 
 PICTURES = 256  # that a teacher sees at a time
+NO_LABELS = Labels.from_lists([])  # of pictures whose labels nobody asks for
 # By which logits may differ, and by that share of them: other machines round otherwise, and decode JPEG
 # files otherwise. Other pictures differ by more.
 ROUNDING = {"float32": 0.2, "bfloat16": 0.4}
@@ -79,7 +81,8 @@ def fill(
     done = 0
     for unit in units:
         stored, label_map = unit.need.stored, unit.need.teacher.label_map.to(device)
-        classes, logits = [], []
+        classes: list[Tensor] = []
+        logits: list[Tensor] = []
         for _ in range(unit.num_pieces):
             if observer.should_stop():
                 raise Interrupted(f"stopped after {done} of {len(plan.pieces)} batches of teacher outputs")
@@ -89,7 +92,8 @@ def fill(
                 teacher_logits(unit.need, batch.images, device), label_map, stored.width
             )
             top_logits[list(batch.bad)] = torch.nan
-            classes.append(top_classes)
+            if top_classes is not None:
+                classes.append(top_classes)
             logits.append(top_logits)
             done += 1
             observer.step(done, len(plan.pieces), math.nan)
@@ -137,7 +141,7 @@ class _UnitBatches:
     def __getitem__(self, number: int) -> Batch:
         epoch, images = self.pieces[number]
         pictures, bad = self.view.load(epoch, images)
-        return Batch(pictures, None, len(images), bad)
+        return Batch(pictures, NO_LABELS, len(images), bad)
 
 
 @dataclass
@@ -209,6 +213,7 @@ def _compare_logits(
     by_class = dict(zip(label_map.tolist(), range(len(label_map)), strict=True))
     if not stored.whole and len(by_class) == len(label_map):
         # The same classes, too; of those that are nearly equal another may be the last one stored.
+        assert content.classes is not None  # they are there where not all outputs are
         classes = content.classes[rows.numpy()].tolist()
         columns = torch.tensor([[by_class.get(c, -1) for c in row] for row in classes])
         now = torch.where(columns >= 0, logits.gather(1, columns.clamp_min(0)), torch.inf)

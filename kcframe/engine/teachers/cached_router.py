@@ -41,6 +41,7 @@ class CachedRouter(Router):
         if in_memory is None or in_memory.epoch != epoch:
             self.epochs[column] = None  # not two at a time
             in_memory = self.epochs[column] = Epoch(self.stored[column], self.seed, epoch)
+        assert indices is not None  # the engine always says which pictures they are
         classes, logits = in_memory.of(indices[rows])
         class_ids = label_map if classes is None else classes.to(self.device).long()
         return class_ids, logits.to(self.device).float()

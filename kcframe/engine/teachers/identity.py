@@ -97,7 +97,8 @@ def digest(state: dict[str, Any]) -> str:
             continue
         sha.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         plain = tensor.detach().cpu().contiguous()
-        sha.update(plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else b"")
+        if plain.numel():
+            sha.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -42,10 +42,10 @@ def read_renames(path: str, read: Callable[[str], bytes]) -> dict[str, str]:
 
     Raises DataError, naming the file, if it is something else.
     """
-    found = _json(path, read)
-    if not _names_by_key(found):
+    renames: dict[str, str] = _json(path, read)
+    if not _names_by_key(renames):
         raise DataError(f"label map {path}: should be a JSON object {{its class name: our class name}}")
-    return found
+    return renames
 
 
 def by_own_names(own: Sequence[str], given: Mapping[str, str] | None, url: str) -> Names:

@@ -59,7 +59,7 @@ def decode(
     if not data:
         raise ValueError("the file has zero bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=list(formats))
     except UnidentifiedImageError:
         raise ValueError(_what_it_is(data, formats)) from None
     width, height = image.size

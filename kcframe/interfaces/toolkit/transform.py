@@ -62,7 +62,7 @@ class Transform(BaseModel):
         """
         if picture.mode != self.mode:
             picture = picture.convert(self.mode)
-        border = _border(picture) if self.fit == "pad" or self.ground == "dark" else None
+        border = _border(picture) if self.fit == "pad" or self.ground == "dark" else []
         if self.fit == "pad" and box is None:
             small = self._padded(picture, tuple(border))
         else:
@@ -104,4 +104,4 @@ def _border(picture: Image.Image) -> list[int]:
     """The median of a picture's outermost pixels, a value a channel."""
     pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return np.median(edges, axis=0).astype(int).tolist()
+    return [int(value) for value in np.median(edges, axis=0)]

@@ -19,7 +19,7 @@ from ray.tune.schedulers import ASHAScheduler
 from kcframe.engine.evaluation.evaluate import Evaluation
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, KcframeError, RecipeError, StorageError
-from kcframe.recipe.schema import Distribution, Recipe
+from kcframe.recipe.schema import Distribution, Recipe, Search
 from kcframe.recipe.search import searched_arm, with_values
 from kcframe.registry import installed
 from kcframe.run.backends.local import choose_device
@@ -64,7 +64,7 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it says of a lost process, _Progress says
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     _Progress.say = staticmethod(say)
-    if recipe.search.stop_early and not recipe.arms[searched_arm(recipe)].train.evaluate_every:
+    if _search(recipe).stop_early and not recipe.arms[searched_arm(recipe)].train.evaluate_every:
         say("note: stop_early has nothing to go by: train.evaluate_every is 0")
     _refuse_other_sweep(recipe, run_dir)
     if _has_begun(run_dir):
@@ -118,7 +118,7 @@ def _fit(recipe: Recipe, run_dir: RunDir) -> list[TuneTrial]:
 def _refuse_other_sweep(recipe: Recipe, run_dir: RunDir) -> None:
     """RunDirError if the sweep that is here was begun with other settings; else write them down."""
     arm = ArmStage(arm=searched_arm(recipe)).settings(recipe)
-    search = recipe.search.model_dump(mode="json", exclude={"parallel"})
+    search = _search(recipe).model_dump(mode="json", exclude={"parallel"})
     now = {**arm, "search": search}
     if run_dir.exists(SETTINGS):
         refuse_changes(
@@ -143,13 +143,19 @@ def arm_of(recipe: Recipe, name: str, values: dict[str, Any]) -> Recipe:
     return recipe.model_copy(update={"arms": {name: changed}, "baseline": None, "search": None})
 
 
+def _search(recipe: Recipe) -> Search:
+    """A sweep is of a recipe that has one."""
+    assert recipe.search is not None
+    return recipe.search
+
+
 def _num_trials(recipe: Recipe) -> int:
-    search = recipe.search
+    search = _search(recipe)
     if search.searcher != "grid":
         return search.trials
     total = 1
     for distribution in search.fields.values():
-        total *= len(distribution.choice)
+        total *= len(distribution.choice or ())
     return total
 
 
@@ -220,15 +226,15 @@ class _Reports:
 
 
 def _space(recipe: Recipe) -> dict[str, Any]:
-    grid = recipe.search.searcher == "grid"
-    return {name: _domain(d, grid) for name, d in recipe.search.fields.items()}
+    grid = _search(recipe).searcher == "grid"
+    return {name: _domain(d, grid) for name, d in _search(recipe).fields.items()}
 
 
 def _domain(distribution: Distribution, grid: bool) -> Any:
     if distribution.choice is not None:
         values = list(distribution.choice)
         return tune.grid_search(values) if grid else tune.choice(values)
-    low, high = distribution.low, distribution.high
+    low, high = distribution.range()
     if distribution.integer:
         # Ray's ranges of whole numbers end before their upper bound.
         draw = tune.lograndint if distribution.log else tune.randint
@@ -237,7 +243,7 @@ def _domain(distribution: Distribution, grid: bool) -> Any:
 
 
 def _tune_config(recipe: Recipe) -> tune.TuneConfig:
-    search, execution = recipe.search, recipe.execution
+    search, execution = _search(recipe), recipe.execution
     searched = search.fields.get("train.epochs")
     epochs = max(searched.examples()) if searched else recipe.arms[searched_arm(recipe)].train.epochs
     parallel = search.parallel
@@ -268,7 +274,7 @@ def _in_groups(recipe: Recipe) -> bool:
 
 
 def _searcher(recipe: Recipe, parallel: int | None) -> Any:
-    if recipe.search.searcher == "optuna":
+    if _search(recipe).searcher == "optuna":
         try:
             import optuna
             from ray.tune.search.optuna import OptunaSearch
@@ -300,7 +306,7 @@ def _as_trial(trial: TuneTrial) -> Trial:
 class _Progress(tune.Callback):
     """A line when a trial ends. Tune pickles it with the sweep: what it says it to is no part of it."""
 
-    say: ClassVar[Callable[[str], None]] = staticmethod(print)
+    say: ClassVar[Callable[..., None]] = staticmethod(print)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         found = trial.last_result or {}

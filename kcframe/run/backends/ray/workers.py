@@ -35,9 +35,13 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
         context.get_world_rank(),
         context.get_world_size(),
         ray.train.torch.get_device() if device.type == "cuda" else device,
-        torch.distributed.all_reduce,
+        _all_reduce,
     )
     _guarded(config["stage"], config["recipe"], config["url"], world, config["board"])
+
+
+def _all_reduce(tensor: torch.Tensor) -> None:
+    torch.distributed.all_reduce(tensor)
 
 
 def _guarded(stage: Stage, recipe: Recipe, url: str, world: World, board: ray.actor.ActorHandle) -> None:
