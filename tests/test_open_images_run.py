@@ -10,7 +10,7 @@ import s3fs
 from PIL import Image
 
 import kcframe
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.cli.evaluate import evaluate_run
 from kcframe.errors import KcframeError
 from kcframe.pictures.stores.store import PlacedStore

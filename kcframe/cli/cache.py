@@ -82,8 +82,8 @@ def cache_outputs(
     filling = recipe.teacher_cache.model_copy(update={"fill": True})
     recipe = recipe.model_copy(update={"teacher_cache": filling})
     # torch is imported only now, so that a recipe with mistakes is refused at once.
-    from kcframe.build.arms import asking_teachers, resolve_arms
-    from kcframe.build.source import build_source
+    from kcframe.assembly.arms import asking_teachers, resolve_arms
+    from kcframe.assembly.source import build_source
     from kcframe.cli.display import RunDisplay
     from kcframe.run.pipeline import train
 
@@ -122,8 +122,8 @@ def _show(recipe: Recipe, data: DataSource, run_dir: RunDir, console: Console) -
 
 
 def _verify(recipe: Recipe, data: DataSource, run_dir: RunDir, samples: int, console: Console) -> None:
-    from kcframe.build.arms import asking_teachers, resolve_arms
-    from kcframe.build.teacher_cache import cache_needs, check_teacher_cache, refuse_missing, view_of
+    from kcframe.assembly.arms import asking_teachers, resolve_arms
+    from kcframe.assembly.teacher_cache import cache_needs, check_teacher_cache, refuse_missing, view_of
     from kcframe.engine.teachers.asking import compare
     from kcframe.run.backends.local import choose_device
 

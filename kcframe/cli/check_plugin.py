@@ -87,7 +87,7 @@ def _fitting(kind: str, recipe: Recipe) -> dict[str, Any]:
     """The attributes of a suite that depend on the recipe's data."""
     if kind not in ("teacher", "backbone"):
         return {}
-    from kcframe.build.source import build_source
+    from kcframe.assembly.source import build_source
 
     source = build_source(recipe)
     if kind == "backbone":

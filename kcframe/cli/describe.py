@@ -33,8 +33,8 @@ def command(recipe: str, overrides: tuple[str, ...]) -> None:
     # torch is imported only now, so that a recipe with mistakes is refused at once.
     import torch
 
-    from kcframe.build.networks import build_student
-    from kcframe.build.source import build_source
+    from kcframe.assembly.networks import build_student
+    from kcframe.assembly.source import build_source
     from kcframe.engine.model import count_parameters
     from kcframe.run.storage_cost import reading_of, reading_table
 
@@ -108,7 +108,7 @@ def _counts(student: Student) -> list[str]:
 def _specialists(recipe, data) -> list[str]:
     import torch
 
-    from kcframe.build.networks import build_specialist
+    from kcframe.assembly.networks import build_specialist
     from kcframe.engine.model import count_parameters
 
     backbones = classifiers = 0

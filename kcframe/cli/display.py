@@ -7,13 +7,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from kcframe.engine.evaluation.evaluate import Evaluation
-from kcframe.engine.observer import Observer
-from kcframe.stages.base import Stage
+if TYPE_CHECKING:
+    from kcframe.engine.evaluation.evaluate import Evaluation
+    from kcframe.engine.observer import Observer
+    from kcframe.stages.base import Stage
 
 
 class RunDisplay(AbstractContextManager):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.build.arms import Arm, resolve_arm
-from kcframe.build.networks import build_student
-from kcframe.build.plugins import build_objective
-from kcframe.build.teacher_cache import cached_router
-from kcframe.build.teachers import build_teachers, teacher_context
+from kcframe.assembly.arms import Arm, resolve_arm
+from kcframe.assembly.networks import build_student
+from kcframe.assembly.plugins import build_objective
+from kcframe.assembly.teacher_cache import cached_router
+from kcframe.assembly.teachers import build_teachers, teacher_context
 from kcframe.engine.evaluation.evaluate import Evaluation
 from kcframe.engine.teachers.routing import Router
 from kcframe.interfaces.objective import Objective

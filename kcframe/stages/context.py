@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kcframe.build.plugins import build_callbacks
-from kcframe.build.source import build_source
+from kcframe.assembly.plugins import build_callbacks
+from kcframe.assembly.source import build_source
 from kcframe.engine.callbacks import Callbacks
 from kcframe.engine.observer import Observer
 from kcframe.engine.world import World

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kcframe.build.arms import Arm, asking_teachers, resolve_arms
+from kcframe.assembly.arms import Arm, asking_teachers, resolve_arms
 from kcframe.recipe.schema import Recipe, StudentSpec
 from kcframe.stages.arm import ArmStage
 from kcframe.stages.base import Stage

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.build.networks import build_specialist
-from kcframe.build.plugins import build_objective
+from kcframe.assembly.networks import build_specialist
+from kcframe.assembly.plugins import build_objective
 from kcframe.recipe.schema import Execution, PluginRef, Recipe, Specialists, Train
 from kcframe.stages.base import Workers
 from kcframe.stages.context import Context

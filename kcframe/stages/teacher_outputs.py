@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kcframe.build.arms import Arm, asking_teachers, resolve_arm
-from kcframe.build.teacher_cache import cache_needs, store_outputs, view_of
+from kcframe.assembly.arms import Arm, asking_teachers, resolve_arm
+from kcframe.assembly.teacher_cache import cache_needs, store_outputs, view_of
 from kcframe.interfaces.data import DataSource, known_images
 from kcframe.recipe.schema import Execution, Recipe, StudentSpec
 from kcframe.stages.base import Reads, Stage, Workers

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kcframe.build.source import transform_of
+from kcframe.assembly.source import transform_of
 from kcframe.engine.checkpoint import pack_weights
 from kcframe.engine.data.split import Split, learned_and_measured
 from kcframe.engine.evaluation.evaluate import Evaluation, Evaluator, Settings, as_json
@@ -68,6 +68,7 @@ class TrainingStage(Stage):
         return []
 
     def run(self, context: Context) -> None:
+        callbacks = context.callbacks()
         subject = self.subject(context)
         learned, measured = self.splits(context.recipe, context.source)
         if not len(learned):
@@ -88,9 +89,7 @@ class TrainingStage(Stage):
         )
         execution = context.recipe.execution
         loop = Loop(execution.loader_workers, execution.images_per_pass)
-        trainer = Trainer(
-            job, context.run_dir, context.world, context.observer, context.callbacks(), loop=loop
-        )
+        trainer = Trainer(job, context.run_dir, context.world, context.observer, callbacks, loop=loop)
         evaluation = trainer.run()
         if evaluation is not None:
             self._finish(context, subject, trainer, evaluation)

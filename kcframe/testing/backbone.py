@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kcframe.engine.model import Direct, Head, Student
+from kcframe.engine.model import Student
 from kcframe.interfaces.backbone import Backbone
-from kcframe.interfaces.options import PluginOptions
-from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.teacher import prepare_images
 from kcframe.recipe.schema import Recipe
+from kcframe.testing.blocks import make_head
 from kcframe.testing.expect import expect, expect_finite
 from kcframe.testing.module import CPU, ModuleSuite
 from kcframe.testing.sample import draw
@@ -117,9 +116,7 @@ class BackboneSuite(ModuleSuite):
 
 def _student(backbone: Backbone) -> Student:
     """The backbone as the engine calls it, which resizes and normalises."""
-    pacing = Pacing(PluginOptions(), (1,), 1)
-    head = Head(Direct(1, (1,)), pacing, (1,))
-    return Student(backbone, head).train(backbone.training)
+    return Student(backbone, make_head((1,), num_features=1)).train(backbone.training)
 
 
 def _prepared(student: Student, images: Tensor) -> Tensor:

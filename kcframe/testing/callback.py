@@ -12,8 +12,9 @@ import torch
 
 from kcframe.interfaces.callback import Callback, StageInfo
 from kcframe.testing.expect import expect, expect_same
+from kcframe.testing.runs import train_recipe
 from kcframe.testing.suite import PluginSuite
-from kcframe.testing.tiny import STOP_AT, outcome, plain_run, tiny_recipe, train
+from kcframe.testing.tiny import STOP_AFTER, outcome, plain_run, tiny_recipe
 
 VERTICALS = ("birds", "cars", "dishes")
 NUM_STEPS = 12
@@ -91,24 +92,26 @@ class CallbackSuite(PluginSuite):
             callback.step(logged(1))
             callback.evaluated(evaluation(1))
             callback.end(True)
-            said = "it draws from {}'s generator: what is trained draws from it too; use one of your own"
-            expect(torch.equal(torch.get_rng_state(), states[0]), said.format("torch"))
-            expect(bool((np.random.get_state()[1] == states[1]).all()), said.format("numpy"))
+            message = "it draws from {}'s generator: what is trained draws from it too; use one of your own"
+            expect(torch.equal(torch.get_rng_state(), states[0]), message.format("torch"))
+            expect(bool((np.random.get_state()[1] == states[1]).all()), message.format("numpy"))
 
     # -- told by runs ------------------------------------------------------------------------------
 
     def test_a_run_ends_the_same_with_it_and_without_it(self):
         recipe = tiny_recipe({}, callbacks=[self.ref.model_dump()])
         with _folder() as folder:
-            _expect_silent(train(recipe, folder).said)
-            expect_same(outcome(folder), plain_run(), "what is learned or logged differs because of it")
+            run = train_recipe(recipe, folder)
+            _expect_never_switched_off(run.said)
+            expect_same(outcome(run), plain_run(), "what is learned or logged differs because of it")
 
     def test_it_goes_on_after_an_interruption(self):
         recipe = tiny_recipe({}, callbacks=[self.ref.model_dump()])
         with _folder() as folder:
-            _expect_silent(train(recipe, folder, STOP_AT).said)
-            _expect_silent(train(recipe, folder).said)
-            expect_same(outcome(folder), plain_run(), "an interrupted run ends otherwise because of it")
+            _expect_never_switched_off(train_recipe(recipe, folder, STOP_AFTER).said)
+            run = train_recipe(recipe, folder)
+            _expect_never_switched_off(run.said)
+            expect_same(outcome(run), plain_run(), "an interrupted run ends otherwise because of it")
 
 
 def stage(folder: str, step: int = 0, name: str = "arm +D+SC") -> StageInfo:
@@ -134,15 +137,22 @@ def logged(step: int) -> dict[str, Any]:
 def evaluation(step: int) -> dict[str, Any]:
     """A line of metrics.jsonl: an evaluation."""
     figures = {"mpvap": 50.0, "routed_mpvap": 60.0, "top1": 40.0, "top5": 90.0, "routed_top1": 45.0}
-    each = {"ap": 50.0, "routed_ap": 60.0, "top1": 40.0, "top5": 90.0, "routed_top1": 45.0, "images": 7}
+    of_vertical = {
+        "ap": 50.0,
+        "routed_ap": 60.0,
+        "top1": 40.0,
+        "top5": 90.0,
+        "routed_top1": 45.0,
+        "images": 7,
+    }
     variety = {"effective_rank": 3.5, "constant_units": 0.0}
-    per_vertical = {name: dict(each) for name in VERTICALS}
+    per_vertical = {name: dict(of_vertical) for name in VERTICALS}
     whole = {"kind": "evaluation", "step": step, "epoch": step // 4, **figures, **variety}
     return {**whole, "per_vertical": per_vertical}
 
 
-def _expect_silent(said: list[str]) -> None:
-    off = [line for line in said if "switched off" in line]
+def _expect_never_switched_off(lines: list[str]) -> None:
+    off = [line for line in lines if "switched off" in line]
     expect(not off, off[0] if off else "")
 
 

@@ -40,7 +40,7 @@ def check_names(suite: type[PluginSuite]) -> list[str]:
 
     What a class sets to None is left out.
     """
-    names = [name for each in reversed(suite.__mro__) for name in vars(each) if name.startswith("test_")]
+    names = [name for base in reversed(suite.__mro__) for name in vars(base) if name.startswith("test_")]
     return [name for name in dict.fromkeys(names) if callable(getattr(suite, name))]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kcframe.engine.data.batches import Plan, load_batches
+from kcframe.engine.data.batches import BatchPlan, load_batches
 from kcframe.engine.data.sampler import Sampler
+from kcframe.engine.data.split import Split
 from kcframe.interfaces.data import DataSource, ImageSet
 from kcframe.interfaces.toolkit.randomness import image_keys
 from kcframe.interfaces.toolkit.transform import Transform
@@ -80,27 +81,27 @@ class DataSuite(PluginSuite):
             labels = images.labels
             expect(len(labels) > 0, f"the {split} split has no images")
             for what, dtype in (("offsets", torch.int64), ("classes", torch.int32)):
-                found = getattr(labels, what).dtype
+                actual = getattr(labels, what).dtype
                 expect(
-                    found == dtype, f"{split}: labels.{what} is {found}, not {dtype}: use Labels.from_lists"
+                    actual == dtype, f"{split}: labels.{what} is {actual}, not {dtype}: use Labels.from_lists"
                 )
             if (values := labels.values) is not None:
                 fits = len(values) == len(labels.classes) and bool(((values > 0) & (values <= 1)).all())
                 expect(fits, f"{split}: labels.values should be one for each of classes, above 0 and up to 1")
             for index in _some(len(labels), LISTED):
-                own = labels.of(index)
-                where = f"{split}: {images.name(index)}: labels {own}"
-                inside = all(0 <= c < taxonomy.num_classes for c in own)
+                classes = labels.of(index)
+                where = f"{split}: {images.name(index)}: labels {classes}"
+                inside = all(0 <= c < taxonomy.num_classes for c in classes)
                 expect(inside, f"{where}: classes are numbered 0 to {taxonomy.num_classes - 1}")
-                whole = list(taxonomy.with_ancestors(own))
-                expect(own == whole, f"{where} should be {whole} (taxonomy.with_ancestors)")
+                whole = list(taxonomy.with_ancestors(classes))
+                expect(classes == whole, f"{where} should be {whole} (taxonomy.with_ancestors)")
 
     def test_every_vertical_has_images_to_learn_from(self):
         labels, taxonomy = self.source.split("train").labels, self.source.taxonomy
         seen = torch.bincount(labels.classes.long(), minlength=taxonomy.num_classes)
         for vertical, name in enumerate(taxonomy.verticals):
-            own = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
-            expect(bool(seen[own].any()), f"the train split has no image of vertical '{name}'")
+            classes = torch.from_numpy(taxonomy.vertical_classes(vertical)).long()
+            expect(bool(seen[classes].any()), f"the train split has no image of vertical '{name}'")
 
     def test_images_have_names_and_groups(self):
         for split, images in self.splits:
@@ -183,7 +184,7 @@ class DataSuite(PluginSuite):
     def test_processes_that_load_ahead_change_nothing(self):
         images = self.source.split("train")
         few = torch.tensor(_some(len(images), FEW))
-        plan = Plan(images, images.labels, Sampler(few, 4, 0), 0)
+        plan = BatchPlan(Split.whole(images), Sampler(few, 4, 0), 0)
         here, ahead = (list(load_batches(plan, range(3), processes)) for processes in (0, 1))
         for one, other in zip(here, ahead, strict=True):
             expect_same(
@@ -199,12 +200,14 @@ class DataSuite(PluginSuite):
         train = one.split("train")
         other.split("test").load(torch.tensor([0]), None)
         after = other.split("train")
-        said = "the train split differs once the test split was read"
+        message = "the train split differs once the test split was read"
         expect_same(
-            [after.labels.offsets, after.labels.classes], [train.labels.offsets, train.labels.classes], said
+            [after.labels.offsets, after.labels.classes],
+            [train.labels.offsets, train.labels.classes],
+            message,
         )
         few = torch.tensor(_some(len(train), FEW))
-        expect_same(after.load(few, None), train.load(few, None), said)
+        expect_same(after.load(few, None), train.load(few, None), message)
 
     def test_no_picture_is_in_both_splits(self):
         train, test = (self.source.split(name) for name in SPLITS)

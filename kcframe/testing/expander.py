@@ -12,7 +12,7 @@ from kcframe.builtin.objectives.bce import HardBce
 from kcframe.engine.model import Head
 from kcframe.interfaces.expander import Expander
 from kcframe.interfaces.options import PluginOptions
-from kcframe.interfaces.pacing import Pacing
+from kcframe.testing.blocks import make_head
 from kcframe.testing.expect import expect, expect_finite
 from kcframe.testing.module import CPU, ModuleSuite, gradcheck
 from kcframe.testing.sample import BATCH, SIZES, draw, expect_blocks_agree
@@ -45,8 +45,7 @@ class ExpanderSuite(ModuleSuite):
 
     def head(self) -> Head:
         """The expander under classifiers, in float64."""
-        pacing = Pacing(PluginOptions(), SIZES, sum(SIZES))
-        return Head(self.make(), pacing, SIZES).double()
+        return make_head(SIZES, self.make()).double()
 
     # -- checks ------------------------------------------------------------------------------------
 

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 
-def fail(said: str) -> NoReturn:
-    """End a check. said: what is wrong and what to do about it."""
+def fail(message: str) -> NoReturn:
+    """End a check. message: what is wrong and what to do about it."""
     __tracebackhide__ = True
-    raise AssertionError(said)
+    raise AssertionError(message)
 
 
-def expect(condition: bool, said: str) -> None:
-    """End a check with `said` unless the condition holds."""
+def expect(condition: bool, message: str) -> None:
+    """End a check with the message unless the condition holds."""
     __tracebackhide__ = True
     if not condition:
-        fail(said)
+        fail(message)
 
 
 def expect_finite(what: str, tensor: Tensor) -> None:
@@ -29,11 +29,11 @@ def expect_finite(what: str, tensor: Tensor) -> None:
         fail(f"{what} has {int((~tensor.isfinite()).sum())} of {tensor.numel()} numbers nan or infinite")
 
 
-def expect_same(found: Any, wanted: Any, said: str) -> None:
+def expect_same(actual: Any, wanted: Any, message: str) -> None:
     """End a check unless two trees of tensors and plain values are equal to the bit."""
     __tracebackhide__ = True
-    if difference := first_difference(found, wanted):
-        fail(f"{said} (first difference: {difference})")
+    if difference := first_difference(actual, wanted):
+        fail(f"{message} (first difference: {difference})")
 
 
 def first_difference(a: Any, b: Any, where: str = "") -> str | None:
@@ -55,8 +55,8 @@ def first_difference(a: Any, b: Any, where: str = "") -> str | None:
     else:
         return None if a == b or (a != a and b != b) else f"{where or 'it'}: {a!r} and {b!r}"
     for key, x, y in pairs:
-        if found := first_difference(x, y, f"{where}/{key}".lstrip("/")):
-            return found
+        if difference := first_difference(x, y, f"{where}/{key}".lstrip("/")):
+            return difference
     return None
 
 

@@ -124,12 +124,12 @@ class ModuleSuite(PluginSuite):
         with torch.inference_mode():
             first, second = self.used(other, seed=7), self.use(other, seed=7)
         other.train()
-        said = (
+        message = (
             "after an evaluation it goes on differently: what it learns from must not be the test images; "
             "look at self.training before you keep anything"
         )
-        expect_same(other.state_dict(), one.state_dict(), said)
-        expect_same(self.used(other, seed=1), self.used(one, seed=1), said)
+        expect_same(other.state_dict(), one.state_dict(), message)
+        expect_same(self.used(other, seed=1), self.used(one, seed=1), message)
         expect_same(second, first, "in evaluation mode the same input gives another result")
 
     def test_it_works_in_bfloat16(self):

@@ -9,20 +9,18 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from kcframe.builtin.pacing.none import NoPacing
-from kcframe.engine.loss.blocks import backward_by_block
-from kcframe.engine.model import Direct, Head
 from kcframe.engine.teachers.routing import Router
 from kcframe.errors import PluginError
 from kcframe.interfaces.data import Labels
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.interfaces.options import PluginOptions
-from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.teacher import Teacher
 from kcframe.recipe.schema import Recipe
+from kcframe.testing.blocks import head_gradients, make_head
 from kcframe.testing.expect import expect, expect_finite, fail
 from kcframe.testing.module import CPU, ModuleSuite, gradcheck
 from kcframe.testing.sample import BATCH, SIZES, draw, expect_blocks_agree, rows_of, targets_of
+from kcframe.testing.targets import make_sparse_targets
 from kcframe.testing.tiny import tiny_recipe
 
 FEATURES = 4
@@ -48,12 +46,12 @@ class ObjectiveSuite(ModuleSuite):
         return tiny_recipe(self.in_recipe(), teachers=self.make().uses_teachers)
 
     def use(self, module: Objective, device: torch.device = CPU, seed: int = 0) -> dict[str, Tensor]:
-        found = {}
+        terms = {}
         for vertical, size in enumerate(SIZES):
             targets = self.targets(module, vertical, seed=seed, device=device)
             for name, term in module(draw((BATCH, size), seed, device), targets).items():
-                found[f"'{name}' of vertical {vertical}"] = term
-        return found
+                terms[f"'{name}' of vertical {vertical}"] = term
+        return terms
 
     def targets(self, objective: Objective, vertical: int, rows: int = BATCH, **more: Any) -> BlockTargets:
         """Targets as the engine fills them for this objective."""
@@ -135,9 +133,9 @@ class ObjectiveSuite(ModuleSuite):
         size = SIZES[0]
         logits, targets = draw((BATCH, size), 5), self.targets(objective, 0)
         labelled = targets.hard.dense() > 0
-        everything = replace(targets, absent=_listed(~labelled))
-        nothing = replace(targets, absent=_listed(torch.zeros_like(labelled)))
-        plain, whole, little = (objective(logits, each) for each in (targets, everything, nothing))
+        everything = replace(targets, absent=_ones(~labelled))
+        nothing = replace(targets, absent=_ones(torch.zeros_like(labelled)))
+        plain, whole, little = (objective(logits, given) for given in (targets, everything, nothing))
         for name, term in plain.items():
             expect(
                 torch.allclose(term, whole[name], rtol=1e-4, atol=1e-5),
@@ -145,7 +143,7 @@ class ObjectiveSuite(ModuleSuite):
             )
         changed = any(not torch.equal(little[name], term) for name, term in whole.items())
         # Where only teachers are listened to, labels make no difference at all.
-        other = objective(logits, replace(targets, hard=_listed(~labelled)))
+        other = objective(logits, replace(targets, hard=_ones(~labelled)))
         looks = any(not torch.equal(other[name], term) for name, term in plain.items())
         expect(changed or not looks, "what is neither a label nor absent counts as a negative")
 
@@ -170,23 +168,26 @@ class ObjectiveSuite(ModuleSuite):
         logits = draw((BATCH, 5), 7) * 20
         logits[0] = torch.tensor([LARGE, -LARGE, 0, 1, 2])
         for scale in (1.0, torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])):
-            said = objective.soften(logits, scale)
-            expect(said.shape == logits.shape, f"soften() gives {list(said.shape)} of {list(logits.shape)}")
-            expect_finite("soften()", said)
-            inside = bool(((said >= 0) & (said <= 1)).all())
-            expect(inside, f"soften() gives {float(said.min()):.3g} to {float(said.max()):.3g}, not 0 to 1")
+            softened = objective.soften(logits, scale)
+            shapes = f"{list(softened.shape)} of {list(logits.shape)}"
+            expect(softened.shape == logits.shape, f"soften() gives {shapes}")
+            expect_finite("soften()", softened)
+            inside = bool(((softened >= 0) & (softened <= 1)).all())
+            bounds = f"{float(softened.min()):.3g} to {float(softened.max()):.3g}"
+            expect(inside, f"soften() gives {bounds}, not 0 to 1")
 
     def test_more_classes_may_be_kept_than_a_teacher_has(self):
         objective = self.make()
-        kept = objective.num_kept
-        expect(kept is None or (isinstance(kept, int) and kept >= 1), f"num_kept is {kept!r}, not 1 or more")
+        num_kept = objective.num_kept
+        good = num_kept is None or (isinstance(num_kept, int) and num_kept >= 1)
+        expect(good, f"num_kept is {num_kept!r}, not 1 or more")
         if not objective.uses_teachers:
             return
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
         teacher = Teacher(
             "three", network, torch.arange(3), channels=1, mean=(0.0,), std=(1.0,), input_size=None
         )
-        router = Router([teacher], 5, objective.soften, max(kept or 0, 4), CPU)
+        router = Router([teacher], 5, objective.soften, max(num_kept or 0, 4), CPU)
         rows, classes, values = router(torch.rand(2, 1, 4, 4), Labels.from_lists([[0], [4]]))
         expect(
             len(rows) == 4 and bool((classes < 5).all()),
@@ -196,8 +197,7 @@ class ObjectiveSuite(ModuleSuite):
 
     def test_the_engine_works_block_by_block(self):
         objective = self.make().double()
-        pacing = NoPacing(PluginOptions(), SIZES, sum(SIZES))
-        head = Head(Direct(FEATURES, SIZES), pacing, SIZES).double()
+        head = make_head(SIZES, num_features=FEATURES).double()
         features = draw((BATCH, FEATURES), 8, dtype=torch.float64)
         expect_blocks_agree(head, objective, features, soft=objective.uses_teachers)
 
@@ -214,10 +214,10 @@ class ObjectiveSuite(ModuleSuite):
                 sum(shares[name] * term.sum() for name, term in terms.items()).backward()
                 given, out = logits.detach().clone(), torch.full_like(logits, torch.nan, requires_grad=False)
                 with torch.no_grad():
-                    found = objective.gradient(given, targets, shares.__getitem__, out)
+                    closed = objective.gradient(given, targets, shares.__getitem__, out)
                 expect(torch.equal(given, logits), "gradient() changes the logits that it is given")
                 for name, term in terms.items():
-                    same = name in found and torch.allclose(found[name], term, rtol=1e-6, atol=1e-9)
+                    same = name in closed and torch.allclose(closed[name], term, rtol=1e-6, atol=1e-9)
                     expect(same, f"gradient() gives another '{name}' than forward()")
                 expect(
                     torch.allclose(out, logits.grad, rtol=1e-6, atol=1e-9),
@@ -236,17 +236,15 @@ class ObjectiveSuite(ModuleSuite):
         __tracebackhide__ = True
         if not isinstance(terms, dict) or not terms:
             fail(f"forward() gives a {type(terms).__name__}: give a dict of named terms, each [B]")
-        # The engine's own judgement, in its words.
-        head = Head(Direct(1, (1,)), Pacing(PluginOptions(), (1,), 1), (1,))
+        # As the engine judges them, in its words.
+        head = make_head((1,), num_features=1)
         try:
-            backward_by_block(
-                head, _Says(terms), torch.zeros(rows, 1), lambda v: targets_of(0, 1, rows), None, rows
-            )
+            head_gradients(head, _Fixed(terms), torch.zeros(rows, 1), [targets_of(0, 1, rows)])
         except PluginError as error:
-            fail(str(error).removeprefix("_Says: "))
+            fail(str(error).removeprefix("_Fixed: "))
 
 
-class _Says(Objective):
+class _Fixed(Objective):
     """An objective that gives what another one gave."""
 
     def __init__(self, terms: dict[str, Tensor]):
@@ -258,11 +256,10 @@ class _Says(Objective):
         return {k: t.detach() + pull if isinstance(t, Tensor) else t for k, t in self.terms.items()}
 
 
-def _listed(mask: Tensor) -> SparseTargets:
-    rows, columns = mask.nonzero(as_tuple=True)
-    return SparseTargets(rows, columns, torch.ones(len(rows)), tuple(mask.shape))
+def _ones(mask: Tensor) -> SparseTargets:
+    return make_sparse_targets(mask.float())
 
 
-def _image(targets: BlockTargets, row: int, soft: bool) -> BlockTargets:
-    own = rows_of(targets.soft, row) if soft else None
-    return BlockTargets(targets.vertical, rows_of(targets.hard, row), own, targets.temperature_scale)
+def _image(targets: BlockTargets, row: int, with_soft: bool) -> BlockTargets:
+    hard, soft = rows_of(targets.hard, row), rows_of(targets.soft, row) if with_soft else None
+    return BlockTargets(targets.vertical, hard, soft, targets.temperature_scale)

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from kcframe.builtin.objectives.bce import HardBce
 from kcframe.engine.loss.pacing_checks import readings_of, temperatures_of, weights_of
-from kcframe.engine.model import Direct, Head
+from kcframe.engine.model import Head
 from kcframe.engine.plugin_calls import shaped
 from kcframe.interfaces.options import PluginOptions
 from kcframe.interfaces.pacing import Pacing, Progress
 from kcframe.recipe.schema import Recipe
+from kcframe.testing.blocks import make_head
 from kcframe.testing.expect import expect, expect_finite, expect_same
 from kcframe.testing.module import CPU, ModuleSuite, gradcheck
+from kcframe.testing.progress import NUM_STEPS, progress_at
 from kcframe.testing.sample import BATCH, SIZES, draw, expect_blocks_agree, targets_of
 from kcframe.testing.tiny import tiny_recipe
 
-NUM_STEPS, NUM_EPOCHS = 100, 10
 FEATURES = 4
 
 
@@ -44,16 +45,15 @@ class PacingSuite(ModuleSuite):
         if module.training and device.type != "meta":
             weights_of(module, progress(module, 10 + seed))
             temperatures_of(module, progress(module, 10 + seed))
-        found = {}
+        paced = {}
         for vertical, size in enumerate(SIZES):
             logits = draw((BATCH, size), seed, device)
-            found[f"paced logits of vertical {vertical}"] = module(logits, vertical)
-        return found
+            paced[f"paced logits of vertical {vertical}"] = module(logits, vertical)
+        return paced
 
     def head(self, bias: bool = True) -> Head:
         """Classifiers and the pacing, in float64."""
-        pacing = self.make()
-        return Head(Direct(FEATURES, SIZES), pacing, SIZES, bias=bias).double()
+        return make_head(SIZES, pacing=self.make(), num_features=FEATURES, bias=bias).double()
 
     # -- checks ------------------------------------------------------------------------------------
 
@@ -109,11 +109,12 @@ class PacingSuite(ModuleSuite):
             with torch.no_grad():
                 saved = pacing.forward_(paced, vertical)
                 pacing.pull_back_(back, paced.clone(), vertical, saved)
-            found = {"forward_()": paced, "pull_back_()": back, **_gradients(pacing)}
-            for (name, one), (said, other) in zip(found.items(), wanted.items(), strict=True):
+            closed = {"forward_()": paced, "pull_back_()": back, **_gradients(pacing)}
+            for (name, one), (wanted_name, other) in zip(closed.items(), wanted.items(), strict=True):
                 expect(
                     _close(one, other),
-                    f"{name} differs from {said}, with {size} classes: it is used in training in its place",
+                    f"{name} differs from {wanted_name}, with {size} classes: it is used in training in its "
+                    "place",
                 )
 
     def test_it_starts_classifiers_that_can_be_used(self):
@@ -130,11 +131,11 @@ class PacingSuite(ModuleSuite):
     def test_weights_and_temperatures_fit_at_any_time(self):
         pacing = self.make()
         for step in (0, 1, NUM_STEPS // 2, NUM_STEPS - 1):
-            told = progress(pacing, step)
-            before = [None if t is None else t.clone() for t in (told.loss, told.accuracy)]
-            weights_of(pacing, told)
-            temperatures_of(pacing, told)
-            expect_same([told.loss, told.accuracy], before, "it changes the Progress that it is given")
+            now = progress(pacing, step)
+            before = [None if t is None else t.clone() for t in (now.loss, now.accuracy)]
+            weights_of(pacing, now)
+            temperatures_of(pacing, now)
+            expect_same([now.loss, now.accuracy], before, "it changes the Progress that it is given")
 
     def test_image_weights_fit(self):
         pacing = self.make()
@@ -188,8 +189,7 @@ def progress(pacing: Pacing, step: int) -> Progress:
     if step == 0:
         loss = torch.full_like(loss, torch.nan)
     if step < 2:
-        rates = [torch.full_like(each, torch.nan) for each in rates]
+        rates = [torch.full_like(rate, torch.nan) for rate in rates]
     rates[0][1] = rates[1][1] = torch.nan
     accuracy, teacher_accuracy = rates if pacing.uses_accuracy else (None, None)
-    epoch = step * NUM_EPOCHS / NUM_STEPS
-    return Progress(step, NUM_STEPS, epoch, NUM_EPOCHS, loss, accuracy, teacher_accuracy)
+    return progress_at(step, loss, accuracy=accuracy, teacher_accuracy=teacher_accuracy)

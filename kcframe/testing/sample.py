@@ -14,6 +14,7 @@ from kcframe.engine.loss.blocks import backward_by_block
 from kcframe.engine.model import Head
 from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.testing.expect import fail
+from kcframe.testing.targets import make_sparse_targets
 
 SIZES = (5, 1, 3)
 BATCH = 6
@@ -41,28 +42,25 @@ def targets_of(
 ) -> BlockTargets:
     """Targets of a block [rows, size]: half of the images are of this vertical; empty: none is."""
     chance = draw((rows, size), 100 + seed + vertical).sigmoid()
-    own = (torch.arange(rows) % 2 == 0).unsqueeze(1) & (not empty)
-    labelled = own & (chance >= chance.amax(1, keepdim=True))
-    said = own & (chance > 0.3)
-    as_soft = _sparse(said, chance, device, dtype) if soft else None
-    return BlockTargets(
-        vertical, _sparse(labelled, torch.ones_like(chance), device, dtype), as_soft, temperature_scale
-    )
+    of_vertical = (torch.arange(rows) % 2 == 0).unsqueeze(1) & (not empty)
+    labelled = of_vertical & (chance >= chance.amax(1, keepdim=True))
+    named_by_teachers = of_vertical & (chance > 0.3)
+    hard_targets = _sparse(labelled, torch.ones_like(chance), device, dtype)
+    soft_targets = _sparse(named_by_teachers, chance, device, dtype) if soft else None
+    return BlockTargets(vertical, hard_targets, soft_targets, temperature_scale)
 
 
-def _sparse(mask: Tensor, values: Tensor, device, dtype) -> SparseTargets:
-    rows, columns = mask.nonzero().T
-    return SparseTargets(
-        rows.to(device), columns.to(device), values[rows, columns].to(device, dtype), tuple(mask.shape)
-    )
+def _sparse(listed: Tensor, values: Tensor, device, dtype) -> SparseTargets:
+    sparse = make_sparse_targets(values.to(dtype), listed)
+    rows, columns, values = (tensor.to(device) for tensor in (sparse.rows, sparse.columns, sparse.values))
+    return SparseTargets(rows, columns, values, sparse.shape)
 
 
 def rows_of(targets: SparseTargets, row: int) -> SparseTargets:
     """The targets of one image alone."""
-    own = targets.rows == row
-    return SparseTargets(
-        targets.rows[own] * 0, targets.columns[own], targets.values[own], (1, targets.shape[1])
-    )
+    of_image = targets.rows == row
+    rows = targets.rows[of_image] * 0
+    return SparseTargets(rows, targets.columns[of_image], targets.values[of_image], (1, targets.shape[1]))
 
 
 def expect_blocks_agree(head: Head, objective: Objective, features: Tensor, soft: bool = False) -> None:
@@ -75,22 +73,23 @@ def expect_blocks_agree(head: Head, objective: Objective, features: Tensor, soft
     def targets(vertical: int) -> BlockTargets:
         return targets_of(vertical, head.sizes[vertical], len(features), soft=soft, dtype=features.dtype)
 
-    def engine(at: Tensor) -> None:
-        backward_by_block(head, objective, at, targets, None, len(features))
+    def block_by_block(at: Tensor) -> None:
+        backward_by_block(head, objective, at, targets, None, batch_size=len(features))
 
     def dense(at: Tensor) -> None:
         shared = head.shared(at)
         loss = at.new_zeros(())
         for vertical in range(len(head.sizes)):
-            logits, asked = head.block(vertical, shared), targets(vertical)
-            shares = head.pacing.image_weights(logits.detach(), asked)
-            for term in objective(logits, asked).values():
-                loss = loss + (term if shares is None or term.dim() == 0 else term * shares).sum()
+            logits, of_block = head.block(vertical, shared), targets(vertical)
+            image_weights = head.pacing.image_weights(logits.detach(), of_block)
+            for term in objective(logits, of_block).values():
+                plain = image_weights is None or term.dim() == 0
+                loss = loss + (term if plain else term * image_weights).sum()
         (loss / len(features)).backward()
 
-    found, wanted = _gradients(head, features, engine), _gradients(head, features, dense)
+    by_block, wanted = _gradients(head, features, block_by_block), _gradients(head, features, dense)
     for name, gradient in wanted.items():
-        other = found[name]
+        other = by_block[name]
         if (gradient is None) != (other is None) or (
             gradient is not None and not torch.allclose(gradient, other, rtol=1e-6, atol=1e-9)
         ):

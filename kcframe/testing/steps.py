@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from kcframe.build.plugins import build_backbone, build_objective, construct
+from kcframe.assembly.plugins import build_backbone, build_objective, construct
 from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation.evaluate import Evaluator, Settings
 from kcframe.engine.model import Head, Student

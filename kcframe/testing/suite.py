@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.interfaces.options import PluginOptions
 from kcframe.recipe.schema import PluginRef
 from kcframe.registry import Component, installed
@@ -102,7 +102,7 @@ class PluginSuite:
         try:
             schema.model_validate(given)
         except ValidationError as error:
-            if any(found["type"] == "extra_forbidden" for found in error.errors()):
+            if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
                 return
         fail(f"{schema.__name__} takes an option that it does not have: leave extra='forbid' as it is")
 
@@ -139,7 +139,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _number(annotation: Any) -> type | None:
     """int or float, if a field is that (or null) and nothing else."""
-    kinds = {each for each in (typing.get_args(annotation) or (annotation,)) if each is not type(None)}
+    kinds = set(typing.get_args(annotation) or (annotation,)) - {type(None)}
     return kinds.pop() if len(kinds) == 1 and kinds <= {int, float} else None
 
 

@@ -14,23 +14,21 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from kcframe.build.saved import load_specialist, read_file
-from kcframe.build.teachers import check_label_map
+from kcframe.assembly.teachers import check_label_map
 from kcframe.engine.plugin_calls import call_for_tensor
 from kcframe.engine.teachers.routing import Router
 from kcframe.errors import DataError, KcframeError
 from kcframe.interfaces.data import ImageSet, Labels
 from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
 from kcframe.interfaces.toolkit.randomness import keyed_uniforms
-from kcframe.run import pipeline
-from kcframe.storage.layout import WEIGHTS, specialist_folder
-from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
+from kcframe.testing.context import teacher_context
 from kcframe.testing.expect import expect, expect_finite, expect_same, fail
 from kcframe.testing.module import CPU
+from kcframe.testing.runs import train_recipe
 from kcframe.testing.steps import few_steps
 from kcframe.testing.suite import PluginSuite
-from kcframe.testing.tiny import Watch, tiny_recipe
+from kcframe.testing.tiny import tiny_recipe
 
 BATCH = 4
 MANY = 24  # pictures, flat, striped and noisy, whose outputs are looked at together
@@ -72,13 +70,11 @@ class TeacherSuite(PluginSuite):
         """What a run gives its teacher sources; with specialists, if this one needs them."""
         needs = self.component.load().needs_specialists
         run = tuple(map(len, self.verticals.values())), self.channels, self.image_size
-        return TeacherContext(
-            taxonomy=self.taxonomy,
+        return teacher_context(
+            self.taxonomy,
             channels=self.channels,
             image_size=self.image_size,
-            read=read_file,
-            specialist_files=dict(_specialists(*run)) if needs else {},
-            load_specialist=load_specialist,
+            specialist_files=_specialists(*run) if needs else None,
         )
 
     def teachers(self) -> list[Teacher]:
@@ -127,14 +123,14 @@ class TeacherSuite(PluginSuite):
     def test_outputs_are_logits_and_no_probabilities(self):
         with torch.inference_mode():
             for teacher in self.teachers():
-                said = teacher(self.pictures(MANY)).float()
+                outputs = teacher(self.pictures(MANY)).float()
                 advice = "; kcframe.interfaces.toolkit.log_odds.ToLogits makes logits of them"
-                inside = bool(((said >= 0) & (said <= 1)).all())
+                inside = bool(((outputs >= 0) & (outputs <= 1)).all())
                 expect(
                     not inside, f"all outputs of '{teacher.name}' lie in 0..1, as probabilities do{advice}"
                 )
-                if said.shape[1] > 1:
-                    whole = said.logsumexp(1).abs().max()
+                if outputs.shape[1] > 1:
+                    whole = outputs.logsumexp(1).abs().max()
                     expect(
                         float(whole) > 1e-3,
                         f"the outputs of '{teacher.name}' are a softmax's log-probabilities{advice}",
@@ -236,10 +232,9 @@ def _specialists(sizes: tuple[int, ...], channels: int, image_size: int) -> dict
     data = {"name": "synthetic", "options": options}
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    run_dir, watch = RunDir(folder), Watch()
     recipe = tiny_recipe({}, teachers=True, data=data)
-    source = pipeline.train(recipe, run_dir, watch, lambda plan: plan.specialists)
-    return {v: run_dir.path(f"{specialist_folder(v)}/{WEIGHTS}") for v in source.taxonomy.verticals}
+    run = train_recipe(recipe, folder, choose=lambda plan: plan.specialists)
+    return {vertical: run.specialist_file(vertical) for vertical in run.source.taxonomy.verticals}
 
 
 class _Pictures(ImageSet):

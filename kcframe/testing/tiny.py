@@ -9,25 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.metrics_log import read_metrics
-from kcframe.errors import Interrupted
-from kcframe.recipe.load import load_recipe
 from kcframe.recipe.schema import Recipe
-from kcframe.registry import installed
-from kcframe.run import pipeline
-from kcframe.stages.arm import ArmStage
-from kcframe.storage.layout import WEIGHTS
-from kcframe.storage.run_dir import RunDir
 from kcframe.testing.expect import fail, first_difference
+from kcframe.testing.runs import Run, load, train_recipe
 
-ARM = "arms/plugin"
-STOP_AT = 4  # steps: in the middle of the second epoch
+ARM = "plugin"
+STOP_AFTER = 4  # steps: in the middle of the second epoch
 
 
 def tiny_recipe(student: Mapping[str, Any], teachers: bool = False, **more: Any) -> Recipe:
@@ -52,73 +41,29 @@ def tiny_recipe(student: Mapping[str, Any], teachers: bool = False, **more: Any)
             "train": {"epochs": 2, "batch_size": 17, "learning_rate": 0.01, "log_every": 1},
             **student,
         },
-        "arms": {"plugin": {}},
+        "arms": {ARM: {}},
         "execution": {"device": "cpu"},
         **more,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "recipe.yaml"
-        file.write_text(yaml.safe_dump(tree, sort_keys=False))
-        return load_recipe(str(file), installed())
+    return load(tree)
 
 
-class Watch:
-    """Observes a run and its stages: keeps what is said, and stops after `stop_at` steps of the arm."""
-
-    def __init__(self, stop_at: int | None = None):
-        self.stop_at, self.steps, self.said, self.in_arm = stop_at, 0, [], False
-
-    def plan(self, stages, done): ...
-
-    def begin(self, stage):
-        self.in_arm = isinstance(stage, ArmStage)
-        return self
-
-    def end(self, stage): ...
-
-    def step(self, step, num_steps, loss):
-        self.steps += self.in_arm
-
-    def evaluated(self, epoch, evaluation): ...
-
-    def say(self, text):
-        self.said.append(text)
-
-    def should_stop(self):
-        return self.steps == self.stop_at
-
-
-def train(recipe: Recipe, folder: str, stop_at: int | None = None) -> Watch:
-    """Train a recipe to its end, or for `stop_at` steps of the arm, in this process."""
-    watch = Watch(stop_at)
-    try:
-        pipeline.train(recipe, RunDir(folder), watch)
-    except Interrupted:
-        if stop_at is None:
-            raise
-    return watch
-
-
-def outcome(folder: str) -> dict[str, Any]:
-    """What a finished run has learned and written down: weights and every logged line."""
-    run_dir = RunDir(folder)
-    weights, _ = unpack_weights(run_dir.read(f"{ARM}/{WEIGHTS}"), folder)
-    return {"metrics": read_metrics(run_dir, ARM), "weights": weights}
+def outcome(run: Run) -> dict[str, Any]:
+    """The weights of a finished tiny run, and every line of its metrics."""
+    return {"metrics": run.metrics(ARM), "weights": run.weights(ARM)}
 
 
 def whole_run(recipe: Recipe) -> dict[str, Any]:
     """The outcome of a run that nothing interrupts."""
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, folder)
-        return outcome(folder)
+        return outcome(train_recipe(recipe, folder))
 
 
 def resumed_run(recipe: Recipe) -> dict[str, Any]:
-    """The outcome of a run that is stopped and gone on with: all objects are built anew in between."""
+    """The outcome of a run that is interrupted and continued: all objects are built anew in between."""
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, folder, STOP_AT)
-        train(recipe, folder)
-        return outcome(folder)
+        train_recipe(recipe, folder, STOP_AFTER)
+        return outcome(train_recipe(recipe, folder))
 
 
 @cache
@@ -140,7 +85,7 @@ def expect_exact_resumption(recipe: Recipe) -> None:
             f"and keep nothing in the class or the module (first difference: {again})"
         )
     fail(
-        f"a run that was stopped after step {STOP_AT} and gone on with ends otherwise than one that was not: "
-        "what the plugin remembers between steps must be in its state_dict (register_buffer, or "
+        f"a run that was stopped after step {STOP_AFTER} and gone on with ends otherwise than one that was "
+        "not: what the plugin remembers between steps must be in its state_dict (register_buffer, or "
         f"get_extra_state and set_extra_state) (first difference: {difference})"
     )

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kcframe.build.plugins import build_backbone
-from kcframe.build.saved import restore
+from kcframe.assembly.plugins import build_backbone
+from kcframe.assembly.saved import restore
 from kcframe.errors import DataError, PluginError, RecipeError
 from kcframe.interfaces.teacher import prepare_images
 from kcframe.recipe.schema import PluginRef

@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 
-from kcframe.build.plugins import construct
-from kcframe.build.source import build_source
+from kcframe.assembly.plugins import construct
+from kcframe.assembly.source import build_source
 from kcframe.builtin.sources.image_folder_options import ImageFolderOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.toolkit.augmentation import RATIO, SCALE, TRIES, random_box

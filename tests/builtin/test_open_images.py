@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.builtin.sources.open_images import index as indexing
 from kcframe.builtin.sources.open_images.index import image_name
 from kcframe.builtin.sources.open_images.options import OpenImagesOptions
@@ -565,7 +565,7 @@ def test_what_is_wrong_with_addresses_of_shards_is_said(tree, tmp_path):
 
 START = """
 import sys
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.builtin.sources.open_images import index
 from kcframe.recipe.schema import PluginRef
 

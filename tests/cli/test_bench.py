@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.cli.main import cli
 from kcframe.engine.data.batches import BatchPlan
 from kcframe.engine.data.sampler import Sampler

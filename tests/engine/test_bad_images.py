@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.engine.data.bad_images import SURELY, BadImages, load_in_full
 from kcframe.engine.data.batches import BatchPlan
 from kcframe.engine.data.sampler import Sampler

@@ -30,7 +30,10 @@ def plan(bad=-1, rank=0, size=1):
     return BatchPlan(Split.whole(images), Sampler(torch.arange(20), 6, seed=3), 5, rank, size)
 
 
-@pytest.mark.parametrize(("rank", "size"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("rank", "size"),
+    [pytest.param(0, 1, id="one worker"), pytest.param(1, 2, id="the second of two workers")],
+)
 def test_processes_load_the_same_batches(rank, size):
     here, ahead = (list(load_batches(plan(rank=rank, size=size), range(2, 9), n)) for n in (0, 2))
     assert len(here) == len(ahead) == 7

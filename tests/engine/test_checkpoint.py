@@ -95,7 +95,14 @@ def test_weights_keep_their_names_for_other_tools(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", pickle.dumps({"a": 1}), pack({"a": torch.ones(9)})[:-3], b"\xff" * 64]
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"hello", id="text"),
+        pytest.param(pickle.dumps({"a": 1}), id="a pickle"),
+        pytest.param(pack({"a": torch.ones(9)})[:-3], id="cut off"),
+        pytest.param(b"\xff" * 64, id="a header of a wrong length"),
+    ],
 )
 def test_damaged_files_and_pickles_are_refused_by_name(data):
     with pytest.raises(RunDirError, match=r"s3://x/y: not a file that kcframe wrote"):

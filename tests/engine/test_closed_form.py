@@ -132,7 +132,10 @@ def test_a_term_may_be_a_view_of_the_logits(head, tile, monkeypatch):
     torch.testing.assert_close(found.terms["first"], wanted.detach())
 
 
-@pytest.mark.parametrize(("dtype", "exact"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "exact"),
+    [pytest.param(torch.float32, 2e-6, id="float32"), pytest.param(torch.float64, 1e-12, id="float64")],
+)
 @pytest.mark.parametrize("unsure", [0, 5])
 @pytest.mark.parametrize("height", [-90.0, -12.0, 0.0, 1.9, 2.1, 15.0, 40.0, 90.0])
 def test_the_loss_keeps_its_digits_however_sure_a_logit_is(height, unsure, dtype, exact):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import kcframe
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.engine.checkpoint import unpack
 from kcframe.engine.data.split import Split
 from kcframe.engine.ema import AveragedWeights

@@ -7,6 +7,7 @@ images and classes as the equations do.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -120,22 +121,40 @@ def taxonomy_of(sizes: tuple[int, ...], overlap: bool) -> Taxonomy:
     return Taxonomy.build(verticals)
 
 
-def compare(
-    sizes, name, variant, temperature, hard_weight, batch, density, overlap, seed, way="closed form"
-) -> None:
-    torch.manual_seed(seed)
-    taxonomy = taxonomy_of(sizes, overlap)
-    head = build_head(name, variant, sizes, 6)
-    soft, hard = random_targets(taxonomy, batch, density), random_targets(taxonomy, batch, 0.2)
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """sizes: (N_1, …, N_M). expander: of EXPANDERS. variant: of VARIANTS, the pacing. batch: images.
+    density: the share of classes with a soft target. overlap: whether a class stands in two verticals. way:
+    of WAYS."""
+
+    sizes: tuple[int, ...] = (4, 1, 6)
+    expander: str
+    variant: str
+    temperature: float = 1.0
+    hard_weight: float = 0.0
+    batch: int = 5
+    density: float = 0.4
+    overlap: bool = False
+    seed: int = 0
+    way: str
+
+
+def compare(case: Case) -> None:
+    """Engine and reference have the same loss and the same gradients."""
+    sizes, batch = case.sizes, case.batch
+    torch.manual_seed(case.seed)
+    taxonomy = taxonomy_of(sizes, case.overlap)
+    head = build_head(case.expander, case.variant, sizes, 6)
+    soft, hard = random_targets(taxonomy, batch, case.density), random_targets(taxonomy, batch, 0.2)
     hard = (hard[0], hard[1], torch.ones_like(hard[2]))
     index = SlotIndex(taxonomy, torch.device("cpu"))
     soft_slots, hard_slots = SlotTargets(index, batch, *soft), SlotTargets(index, batch, *hard)
-    objective = TopKBce(TopKBceOptions(k=3, temperature=temperature, hard_weight=hard_weight))
+    objective = TopKBce(TopKBceOptions(k=3, temperature=case.temperature, hard_weight=case.hard_weight))
     features = torch.randn(batch, 6, dtype=torch.float64, requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
-        if way == "autograd":
+        if case.way == "autograd":
             patch.setattr(TopKBce, "has_closed_form", False)
-        elif way == "closed form, few images at a time":
+        elif case.way == "closed form, few images at a time":
             patch.setattr(closed_form, "TILE", 2 * max(sizes))
         outcome = backward_by_block(
             head,
@@ -150,10 +169,10 @@ def compare(
 
     head.zero_grad()
     again = features.detach().clone().requires_grad_()
-    y = dense_logits(head, name, variant, again)
-    loss = dense_cross_entropy(y / temperature, to_slots(taxonomy, batch, *soft))
-    if hard_weight:
-        loss = loss + hard_weight * dense_cross_entropy(y, to_slots(taxonomy, batch, *hard))
+    y = dense_logits(head, case.expander, case.variant, again)
+    loss = dense_cross_entropy(y / case.temperature, to_slots(taxonomy, batch, *soft))
+    if case.hard_weight:
+        loss = loss + case.hard_weight * dense_cross_entropy(y, to_slots(taxonomy, batch, *hard))
     loss.backward()
     torch.testing.assert_close(
         sum(float(t.sum()) for t in outcome.terms.values()), float(loss.detach()), rtol=1e-6, atol=1e-6
@@ -165,30 +184,31 @@ def compare(
         torch.testing.assert_close(found[n], gradient, rtol=1e-10, atol=1e-11, msg=lambda m, n=n: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("name", EXPANDERS)
+@pytest.mark.parametrize("expander", EXPANDERS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("way", WAYS)
-def test_loss_and_every_gradient_are_those_of_the_equations(name, variant, way):
-    compare((4, 1, 6), name, variant, 1.0, 0.0, 5, 0.4, False, 0, way)
+def test_loss_and_every_gradient_are_those_of_the_equations(expander, variant, way):
+    compare(Case(expander=expander, variant=variant, way=way))
 
 
 @given(
-    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple),
-    name=st.sampled_from(sorted(EXPANDERS)),
-    variant=st.sampled_from(sorted(VARIANTS)),
-    temperature=st.sampled_from([0.5, 1.0, 3.0]),
-    hard_weight=st.sampled_from([0.0, 0.7]),
-    batch=st.integers(1, 5),
-    density=st.sampled_from([0.0, 0.3, 1.0]),
-    overlap=st.booleans(),
-    seed=st.integers(0, 1000),
-    way=st.sampled_from(WAYS),
+    st.builds(
+        Case,
+        sizes=st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple),
+        expander=st.sampled_from(sorted(EXPANDERS)),
+        variant=st.sampled_from(sorted(VARIANTS)),
+        temperature=st.sampled_from([0.5, 1.0, 3.0]),
+        hard_weight=st.sampled_from([0.0, 0.7]),
+        batch=st.integers(1, 5),
+        density=st.sampled_from([0.0, 0.3, 1.0]),
+        overlap=st.booleans(),
+        seed=st.integers(0, 1000),
+        way=st.sampled_from(WAYS),
+    )
 )
 @settings(max_examples=60, deadline=None)
-def test_equations_hold_for_any_shape(
-    sizes, name, variant, temperature, hard_weight, batch, density, overlap, seed, way
-):
-    compare(sizes, name, variant, temperature, hard_weight, batch, density, overlap, seed, way)
+def test_equations_hold_for_any_shape(case):
+    compare(case)
 
 
 def test_equation_1_is_the_hard_objective():

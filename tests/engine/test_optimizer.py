@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kcframe.build.networks import build_student
-from kcframe.build.source import build_source
+from kcframe.assembly.networks import build_student
+from kcframe.assembly.source import build_source
 from kcframe.engine.optimizer import FUSED_FROM, build_optimizer, set_learning_rate
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed

@@ -87,7 +87,14 @@ def url(request, tmp_path):
     return str(tmp_path / "kept") if request.param == "folder" else f"memory://kept-{tmp_path.name}"
 
 
-@pytest.mark.parametrize(("width", "num_kept"), [(100, None), (2, 2), (3, 2)])
+@pytest.mark.parametrize(
+    ("width", "num_kept"),
+    [
+        pytest.param(100, None, id="all outputs stored and used"),
+        pytest.param(2, 2, id="as many stored as used"),
+        pytest.param(3, 2, id="more stored than used"),
+    ],
+)
 def test_what_is_kept_is_what_live_teachers_say(url, width, num_kept, monkeypatch):
     monkeypatch.setattr(stored_outputs, "ROWS", 5)  # several files an epoch
     images, view = Drawn(), View(Split.whole(Drawn()), 3)
@@ -208,17 +215,20 @@ def test_a_new_teacher_adds_its_part_and_the_others_stay(url):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: t.network.weight.data.add_(1e-3),
-        lambda t: setattr(t, "mean", (0.1,)),
-        lambda t: setattr(t, "label_map", t.label_map.flip(0)),
-        lambda t: setattr(t, "name", "other"),
-        lambda t: setattr(t, "std", (2.0,)),
-        lambda t: setattr(t, "input_size", 3),
-        lambda t: setattr(t, "channels", 3),
-        lambda t: setattr(t, "fingerprint", "of a file"),
-        lambda t: setattr(t, "columns", torch.tensor([0, 1, 2])),
-        lambda t: setattr(t, "network", nn.Sequential(t.network, ToLogits("probabilities", 3, "u"))),
-        lambda t: t.add_module("more", nn.Linear(2, 2)),
+        pytest.param(lambda t: t.network.weight.data.add_(1e-3), id="weights"),
+        pytest.param(lambda t: setattr(t, "mean", (0.1,)), id="mean"),
+        pytest.param(lambda t: setattr(t, "label_map", t.label_map.flip(0)), id="label map"),
+        pytest.param(lambda t: setattr(t, "name", "other"), id="name"),
+        pytest.param(lambda t: setattr(t, "std", (2.0,)), id="std"),
+        pytest.param(lambda t: setattr(t, "input_size", 3), id="input size"),
+        pytest.param(lambda t: setattr(t, "channels", 3), id="channels"),
+        pytest.param(lambda t: setattr(t, "fingerprint", "of a file"), id="fingerprint"),
+        pytest.param(lambda t: setattr(t, "columns", torch.tensor([0, 1, 2])), id="columns"),
+        pytest.param(
+            lambda t: setattr(t, "network", nn.Sequential(t.network, ToLogits("probabilities", 3, "u"))),
+            id="what makes logits",
+        ),
+        pytest.param(lambda t: t.add_module("more", nn.Linear(2, 2)), id="a module beside the network"),
     ],
 )
 def test_another_teacher_has_another_folder(change):

@@ -126,12 +126,36 @@ class Failing(Fixed):
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (lambda size, bias: torch.ones(size), r"Bringing: classifier\(\) gave a Tensor, not a module"),
-        (lambda size, bias: nn.Identity(), r"Bringing: the bias of classifier\(\) gave a NoneType"),
-        (lambda size, bias: Fixed(size + 1, bias), r"the bias of classifier\(\) gave float32 \[5\]"),
-        (lambda size, bias: 1 / 0, r"Bringing: classifier\(\) failed: ZeroDivisionError"),
-        (Narrow, r"Bringing: its classifier: forward\(\) gave float32 \[6, 3\], not floats \[6, 4\]"),
-        (Failing, r"Bringing: its classifier: forward\(\) failed: RuntimeError: broken"),
+        pytest.param(
+            lambda size, bias: torch.ones(size),
+            r"Bringing: classifier\(\) gave a Tensor, not a module",
+            id="no module",
+        ),
+        pytest.param(
+            lambda size, bias: nn.Identity(),
+            r"Bringing: the bias of classifier\(\) gave a NoneType",
+            id="no bias",
+        ),
+        pytest.param(
+            lambda size, bias: Fixed(size + 1, bias),
+            r"the bias of classifier\(\) gave float32 \[5\]",
+            id="a bias of a wrong shape",
+        ),
+        pytest.param(
+            lambda size, bias: 1 / 0,
+            r"Bringing: classifier\(\) failed: ZeroDivisionError",
+            id="an error in classifier()",
+        ),
+        pytest.param(
+            Narrow,
+            r"Bringing: its classifier: forward\(\) gave float32 \[6, 3\], not floats \[6, 4\]",
+            id="logits of a wrong shape",
+        ),
+        pytest.param(
+            Failing,
+            r"Bringing: its classifier: forward\(\) failed: RuntimeError: broken",
+            id="an error in forward()",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_the_expanders_name(own, message, monkeypatch):

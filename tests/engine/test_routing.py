@@ -164,7 +164,14 @@ def test_a_vertical_with_no_image_in_the_batch_is_all_zero():
     assert empty.block(1).dense().eq(0).all()
 
 
-@pytest.mark.parametrize("rows", [[], [[]], [[3], [], [0, 1, 4]]])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([], id="no image"),
+        pytest.param([[]], id="an image without labels"),
+        pytest.param([[3], [], [0, 1, 4]], id="none, one and three labels"),
+    ],
+)
 def test_labels_take_and_restrict_agree_with_lists(rows):
     labels = Labels.from_lists(rows)
     order = list(range(len(rows)))[::-1]

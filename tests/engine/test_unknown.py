@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.builtin.objectives.bce import HardBce, TopKBce
 from kcframe.builtin.objectives.options import TopKBceOptions
 from kcframe.engine.evaluation.average_precision import average_precision, without_unknown
@@ -161,7 +161,7 @@ def half_known(monkeypatch):
 
 def test_a_run_with_unknown_labels(tiny, tmp_path, half_known):
     """A class that is never verified absent has nothing to be wrong about: its average precision is 100."""
-    from kcframe.build.source import _source
+    from kcframe.assembly.source import _source
 
     _source.cache_clear()
     recipe, quiet = load_recipe(str(tiny()), installed()), Quiet()

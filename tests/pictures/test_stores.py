@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.errors import DataError, PluginError, StorageError
 from kcframe.pictures.stores import disk_cache, row_groups
 from kcframe.pictures.stores import tar as tars

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from kcframe.build.arms import resolve_arms
-from kcframe.build.source import build_source
-from kcframe.build.teacher_cache import cache_needs
+from kcframe.assembly.arms import resolve_arms
+from kcframe.assembly.source import build_source
+from kcframe.assembly.teacher_cache import cache_needs
 from kcframe.builtin.pacing.self_paced import SelfPaced
 from kcframe.cli.cache import cache_outputs
 from kcframe.engine.metrics_log import read_metrics

@@ -3,7 +3,7 @@ import os
 import pytest
 
 import kcframe
-from kcframe.build.saved import load_specialist
+from kcframe.assembly.saved import load_specialist
 from kcframe.cli.compare import compare_runs
 from kcframe.errors import KcframeError, RunDirError
 from kcframe.recipe.load import load_recipe

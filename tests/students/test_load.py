@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import kcframe
-from kcframe.build.networks import build_student
-from kcframe.build.plugins import construct
-from kcframe.build.saved import restore
-from kcframe.build.source import build_source, transform_of
+from kcframe.assembly.networks import build_student
+from kcframe.assembly.plugins import construct
+from kcframe.assembly.saved import restore
+from kcframe.assembly.source import build_source, transform_of
 from kcframe.builtin.backbones.options import SmallCnnOptions
 from kcframe.engine.checkpoint import pack_weights, unpack_weights
 from kcframe.engine.model import Direct, Head, Student

@@ -130,7 +130,7 @@ def _ways(recipes: dict[str, Recipe], workers: Sequence[int]) -> dict[str, Load]
     """kcframe's own loading, for each recipe and number of processes."""
     import torch
 
-    from kcframe.build.source import build_source
+    from kcframe.assembly.source import build_source
     from kcframe.engine.data.batches import BatchPlan, load_batches
     from kcframe.engine.data.sampler import Sampler
     from kcframe.engine.data.split import Split

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.cli.bench.figures import spread, write_json
 from kcframe.cli.display import RunDisplay
 from kcframe.recipe.schema import Recipe

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kcframe.build.plugins import build_objective, construct
+from kcframe.assembly.plugins import build_objective, construct
 from kcframe.builtin.sources.synthetic_options import SyntheticOptions
 from kcframe.engine.loss.blocks import backward_by_block
 from kcframe.engine.loss.closed_form import Workspace

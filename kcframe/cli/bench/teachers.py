@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kcframe.build.networks import build_specialist, build_student
-from kcframe.build.plugins import build_objective
-from kcframe.build.source import build_source
-from kcframe.build.teacher_cache import images_that_ask
+from kcframe.assembly.networks import build_specialist, build_student
+from kcframe.assembly.plugins import build_objective
+from kcframe.assembly.source import build_source
+from kcframe.assembly.teacher_cache import images_that_ask
 from kcframe.cli.bench.figures import name_of, spread, waited_for, write_json
 from kcframe.engine.data.batches import Batch
 from kcframe.engine.data.split import Split

@@ -1,8 +1,6 @@
 """Expander `simplex`: its vertices against a matrix written out in numpy, and the head that has them."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,15 +9,14 @@ from kcframe_head_simplex.expander import SimplexHead
 from kcframe_head_simplex.options import SimplexOptions
 from kcframe_head_simplex.vertices import Vertices, products, with_the_rest_alike
 
-from kcframe.builtin.objectives.bce import HardBce
-from kcframe.builtin.pacing.none import NoPacing
-from kcframe.builtin.pacing.options import SelfPacedOptions
-from kcframe.builtin.pacing.self_paced import SelfPaced
-from kcframe.engine.loss.blocks import backward_by_block
-from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
-from kcframe.engine.model import Head, count_parameters
-from kcframe.interfaces.options import PluginOptions
-from kcframe.taxonomy import Taxonomy
+from kcframe.testing import (
+    build_plugin,
+    count_parameters,
+    head_gradients,
+    make_head,
+    make_targets,
+    modules_loaded_for_options,
+)
 
 SIZES, FEATURES, BATCH = (5, 1, 2, 8), 7, 6
 
@@ -63,7 +60,15 @@ def test_the_matrix_is_never_there():
     assert sum(b.numel() for b in classifier.buffers()) == 1
 
 
-@pytest.mark.parametrize(("num", "size"), [(4, 3), (9, 5), (50, 1), (1000, 8)])
+@pytest.mark.parametrize(
+    ("num", "size"),
+    [
+        pytest.param(4, 3, id="4 vertices, 3 classes"),
+        pytest.param(9, 5, id="9 vertices, 5 classes"),
+        pytest.param(50, 1, id="50 vertices, 1 class"),
+        pytest.param(1000, 8, id="1000 vertices, 8 classes"),
+    ],
+)
 def test_vertices_of_classes_to_come_are_all_alike(num, size):
     known = torch.randn(5, size, dtype=torch.float64)
     z = with_the_rest_alike(known, num)
@@ -75,7 +80,15 @@ def test_vertices_of_classes_to_come_are_all_alike(num, size):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("num", "size"), [(1, 1), (2, 2), (5, 5), (9, 4)])
+@pytest.mark.parametrize(
+    ("num", "size"),
+    [
+        pytest.param(1, 1, id="1 vertex, 1 class"),
+        pytest.param(2, 2, id="2 vertices, 2 classes"),
+        pytest.param(5, 5, id="5 vertices, 5 classes"),
+        pytest.param(9, 4, id="9 vertices, 4 classes"),
+    ],
+)
 def test_gradients(num, size, bias):
     classifier = Vertices(num, size, bias).double()
     z = torch.randn(3, max(num - 1, 1), dtype=torch.float64, requires_grad=True)
@@ -93,12 +106,11 @@ def test_short_formats_become_float32():
 def build(sizes=SIZES, pacing=None, bias=True, **options):
     torch.manual_seed(0)
     expander = SimplexHead(SimplexOptions(s1=6, s2=4, **options), FEATURES, sizes)
-    pacing = pacing or NoPacing(PluginOptions(), sizes, sum(sizes))
-    return Head(expander, pacing, sizes, bias=bias, init_bias="base-rate")
+    return make_head(sizes, expander, pacing, bias=bias, init_bias="base-rate")
 
 
-@pytest.mark.parametrize("sizes", [SIZES, (1,), (6,)])
-@pytest.mark.parametrize("vertices", [None, 9])
+@pytest.mark.parametrize("sizes", [SIZES, (1,), (6,)], ids=["uneven", "one class", "one vertical"])
+@pytest.mark.parametrize("vertices", [None, 9], ids=["one more than classes", "9 vertices"])
 @pytest.mark.parametrize("normalisation", ["none", "batch", "layer"])
 def test_blocks_have_their_shapes_and_parameters(sizes, vertices, normalisation):
     head = build(sizes, vertices=vertices, normalisation=normalisation)
@@ -115,31 +127,28 @@ def test_blocks_have_their_shapes_and_parameters(sizes, vertices, normalisation)
         assert count_parameters(head) == expected
 
 
-@pytest.mark.parametrize("vertices", [None, 9, SIZES, (5, 1, 3, 30)])
+@pytest.mark.parametrize(
+    "vertices",
+    [None, 9, SIZES, (5, 1, 3, 30)],
+    ids=["one more than classes", "9", "as many as classes", "classes to come in two verticals"],
+)
 def test_the_engine_learns_through_it(vertices):
     """Every gradient against autograd on dense logits, by the matrices written out."""
     head = build(vertices=vertices).double()
-    taxonomy = Taxonomy.build({f"v{v}": [f"v{v}c{c}" for c in range(n)] for v, n in enumerate(SIZES)})
     z = (torch.rand(BATCH, sum(SIZES)) < 0.3).double()
-    rows, classes = z.nonzero().T
-    ones = torch.ones(len(rows), dtype=torch.float64)
-    hard = SlotTargets(SlotIndex(taxonomy, torch.device("cpu")), BATCH, rows, classes, ones)
     features = torch.randn(BATCH, FEATURES, dtype=torch.float64, requires_grad=True)
-    objective = HardBce(PluginOptions())
-    backward_by_block(head, objective, features, lambda v: block_targets(hard, None, v), None, BATCH)
-    found = {name: p.grad.clone() for name, p in head.named_parameters()} | {"features": features.grad}
-    head.zero_grad()
-    again = features.detach().requires_grad_()
-    shared, y = head.shared(again), []
+    objective = build_plugin("objective", "hard-bce")
+    engine = head_gradients(head, objective, features, make_targets(SIZES, hard=z))
+    shared, y = head.shared(features), []
     for v, size in enumerate(SIZES):
         hidden, num = head.expander.block(v, shared), head.expander.vertices[v]
         w = torch.from_numpy(matrix(num)[:size]) if num > 1 else torch.ones(1, 1).double()
         y.append(hidden @ w.T + head.classifiers[v].bias)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(torch.cat(y, 1), z, reduction="sum")
     (loss / BATCH).backward()
-    expected = {name: p.grad for name, p in head.named_parameters()} | {"features": again.grad}
+    expected = {name: p.grad for name, p in head.named_parameters()} | {"features": features.grad}
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(engine.gradients[name], gradient, rtol=1e-6, atol=1e-8)
 
 
 def test_students_differ_in_everything_but_their_classifiers():
@@ -147,7 +156,7 @@ def test_students_differ_in_everything_but_their_classifiers():
     for seed in (0, 1):
         torch.manual_seed(seed)
         expander = SimplexHead(SimplexOptions(s1=6, s2=4), FEATURES, SIZES)
-        heads.append(Head(expander, NoPacing(PluginOptions(), SIZES, sum(SIZES)), SIZES))
+        heads.append(make_head(SIZES, expander))
     for v, classifier in enumerate(heads[0].classifiers):
         z = torch.randn(3, heads[0].expander.block_features(v))
         assert torch.equal(classifier(z), heads[1].classifiers[v](z))
@@ -156,7 +165,8 @@ def test_students_differ_in_everything_but_their_classifiers():
 
 @pytest.mark.parametrize("start", ["paper", "base-rate"])
 def test_the_self_paced_gamma_works_on_it(start):
-    pacing = SelfPaced(SelfPacedOptions(start=start, variance=0), SIZES, sum(SIZES))
+    options = {"start": start, "variance": 0}
+    pacing = build_plugin("pacing", "self-paced", SIZES, sum(SIZES), options=options)
     head = build(pacing=pacing, normalisation="layer")
     for classifier in head.classifiers:
         assert classifier.weight.tolist() == pytest.approx([0.3 if start == "base-rate" else 1])
@@ -180,9 +190,11 @@ def test_none_of_these_has_a_vertex():
 @pytest.mark.parametrize(
     ("vertices", "message"),
     [
-        (4, "vertices: 4 are too few for vertical 0 .from 0., which has 5 classes"),
-        ((5, 1, 2, 7), "vertices: 7 are too few for vertical 3"),
-        ((5, 1, 2), "vertices has 3 numbers, the data has 4 verticals"),
+        pytest.param(
+            4, "vertices: 4 are too few for vertical 0 .from 0., which has 5 classes", id="one number"
+        ),
+        pytest.param((5, 1, 2, 7), "vertices: 7 are too few for vertical 3", id="a number per vertical"),
+        pytest.param((5, 1, 2), "vertices has 3 numbers, the data has 4 verticals", id="a number missing"),
     ],
 )
 def test_vertices_that_do_not_fit(vertices, message):
@@ -190,15 +202,19 @@ def test_vertices_that_do_not_fit(vertices, message):
         build(vertices=vertices)
 
 
-@pytest.mark.parametrize("options", [{"s1": 0}, {"vertices": 0}, {"vertices": [3, 0]}, {"vertexes": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"s1": 0}, id="no units"),
+        pytest.param({"vertices": 0}, id="no vertices"),
+        pytest.param({"vertices": [3, 0]}, id="no vertices of one vertical"),
+        pytest.param({"vertexes": 3}, id="a misspelt option"),
+    ],
+)
 def test_options(options):
     with pytest.raises(ValueError, match="|".join(options)):
         SimplexOptions(**options)
 
 
 def test_a_recipe_is_checked_without_torch():
-    check = (
-        "import sys; from kcframe.registry import installed; "
-        "assert installed().options_schema('expander', 'simplex'); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    assert "torch" not in modules_loaded_for_options("expander", "simplex")

@@ -10,36 +10,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from kcframe.build.networks import build_student
-from kcframe.build.source import build_source
-from kcframe.engine.checkpoint import unpack_weights
-from kcframe.errors import Interrupted
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
+from kcframe.testing import run_recipe
 
 SIZES = (12, 8)
 UNITS = {"s1": 32, "s2": 16, "normalisation": "batch"}
-
-
-class Watch:
-    """Keeps quiet, and asks for a stop after some steps."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.steps = stop_at, 0
-
-    def begin(self, stage):
-        return self
-
-    def step(self, *_):
-        self.steps += 1
-
-    def should_stop(self):
-        return self.steps == self.stop_at
-
-    def __getattr__(self, name):
-        return lambda *_: None
 
 
 def tree(expander="simplex", seed=0, verticals=SIZES, options=None, **train):
@@ -66,26 +40,10 @@ def tree(expander="simplex", seed=0, verticals=SIZES, options=None, **train):
     }
 
 
-def load(folder, recipe):
-    folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return load_recipe(str(folder / "recipe.yaml"), installed(), ["execution.device=cpu"])
-
-
-def go(folder, recipe, stop_at=None):
-    """Run a recipe -> the arm's weights."""
-    checked, watch = load(folder, recipe), Watch(stop_at)
-    run(checked, RunDir(folder / "run"), watch, lambda text: None, watch.should_stop)
-    return unpack_weights((folder / "run/arms/a/weights.safetensors").read_bytes(), "w")[0]
-
-
 def student(folder, recipe):
-    weights = go(folder, recipe)
-    checked = load(folder, recipe)
-    source = build_source(checked)
-    built = build_student(checked.arms["a"], source.channels, source.image_size, source.taxonomy)
-    built.load_state_dict(weights)
-    return built.eval(), source
+    """A trained student, and the data source that it learned from."""
+    run = run_recipe(recipe, folder)
+    return run.student("a"), run.source
 
 
 @torch.inference_mode()
@@ -93,13 +51,13 @@ def features(student, source, vertical):
     """Of the vertical's test images: unit vectors [n, d], and their classes int64 [n]."""
     images = source.split("test")
     classes = images.labels.classes.long()
-    own = torch.from_numpy(source.taxonomy.vertical_classes(vertical)).long()
-    chosen = torch.isin(classes, own).nonzero().flatten()
+    of_vertical = torch.from_numpy(source.taxonomy.vertical_classes(vertical)).long()
+    chosen = torch.isin(classes, of_vertical).nonzero().flatten()
     shared = student.head.shared(student.features(images.load(chosen, None)))
     return F.normalize(student.head.expander.block(vertical, shared), dim=1), classes[chosen]
 
 
-def found(gallery, queries):
+def share_recognised(gallery, queries):
     """Share of queries whose class's mean is the nearest of the gallery's class means."""
     names = gallery[1].unique()
     means = torch.stack([F.normalize(gallery[0][gallery[1] == name].mean(0), dim=0) for name in names])
@@ -107,22 +65,23 @@ def found(gallery, queries):
 
 
 def cross_tests(folder, expander):
-    """(least of a student among its own, all figures of one among another's), over three seeds."""
-    built = [student(folder / f"{expander} {seed}", tree(expander, seed)) for seed in range(3)]
-    own, across = [], []
+    """(least share of a student among its own features, all shares of one among another's), for three
+    seeds."""
+    students = [student(folder / f"{expander} {seed}", tree(expander, seed)) for seed in range(3)]
+    within, across = [], []
     for vertical in range(len(SIZES)):
-        sets = [features(*each, vertical) for each in built]
-        own += [found(each, each) for each in sets]
-        across += [found(a, b) for a, b in itertools.permutations(sets, 2)]
-    return min(own), across
+        sets = [features(*trained, vertical) for trained in students]
+        within += [share_recognised(some, some) for some in sets]
+        across += [share_recognised(a, b) for a, b in itertools.permutations(sets, 2)]
+    return min(within), across
 
 
 def test_features_of_students_trained_apart_compare(tmp_path):
-    own, across = cross_tests(tmp_path, "simplex")
-    assert own > 0.95
+    within, across = cross_tests(tmp_path, "simplex")
+    assert within > 0.95
     assert min(across) > 0.85  # measured: 0.94 to 0.99
-    own, across = cross_tests(tmp_path, "fc-sc")
-    assert own > 0.95
+    within, across = cross_tests(tmp_path, "fc-sc")
+    assert within > 0.95
     assert max(across) < 0.6  # measured: 0.02 to 0.32; by chance 1 / 12 and 1 / 8
 
 
@@ -136,22 +95,23 @@ def test_old_features_are_found_by_a_student_of_more_classes(tmp_path):
         gallery = features(*old, 0)
         vectors, classes = features(*new, 0)
         known = classes < 12
-        figures.append(found(gallery, (vectors[known], classes[known])))
+        figures.append(share_recognised(gallery, (vectors[known], classes[known])))
     assert min(figures) > 0.8  # measured: 0.90 to 0.99
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path):
     recipe = tree(verticals=[5, 1, 3], options={"vertices": [5, 1, 9]}, epochs=2, batch_size=16)
-    weights = go(tmp_path / "whole", recipe)
-    with pytest.raises(Interrupted):
-        go(tmp_path / "stopped", recipe, stop_at=9)
-    again = go(tmp_path / "stopped", recipe)
-    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    whole = run_recipe(recipe, tmp_path / "whole")
+    # 270 images in batches of 16 are 17 steps an epoch: in the middle of the first.
+    assert not run_recipe(recipe, tmp_path / "stopped", stop_after=9).finished
+    weights = run_recipe(recipe, tmp_path / "stopped").weights("a")
+    assert all(torch.equal(weights[name], value) for name, value in whole.weights("a").items())
 
 
 @pytest.mark.parametrize("verticals", [[6], [1]])
 def test_one_vertical_alone_in_bfloat16(tmp_path, verticals):
-    weights = go(tmp_path, tree(verticals=verticals, epochs=1, precision="bfloat16", batch_size=15))
+    recipe = tree(verticals=verticals, epochs=1, precision="bfloat16", batch_size=15)
+    weights = run_recipe(recipe, tmp_path).weights("a")
     assert all(value.isfinite().all() for value in weights.values())
 
 

@@ -1,35 +1,20 @@
 """Objective `softened` against float64 softmaxes written out here, image by image and class by class."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from kcframe_objective_softened.options import SoftenedOptions
 from kcframe_objective_softened.softened import Softened
 
-from kcframe.engine.loss import closed_form
-from kcframe.engine.loss.blocks import backward_by_block
-from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
-from kcframe.engine.model import Direct, Head
-from kcframe.interfaces.objective import BlockTargets, SparseTargets
-from kcframe.interfaces.options import PluginOptions
-from kcframe.interfaces.pacing import Pacing
 from kcframe.interfaces.toolkit.log_odds import from_softmax
-from kcframe.taxonomy import Taxonomy
-
-
-def sparse(dense, listed):
-    rows, columns = listed.nonzero().T
-    return SparseTargets(rows, columns, dense[rows, columns], tuple(dense.shape))
-
-
-def block(hard, soft=None, listed=None, scale=1.0, vertical=0):
-    """hard, soft: [B, N_v]. listed: bool [B, N_v]."""
-    listed = None if soft is None else soft > 0 if listed is None else listed
-    soft = None if soft is None else sparse(soft, listed)
-    return BlockTargets(vertical, sparse(hard, hard > 0), soft, scale)
+from kcframe.testing import (
+    head_gradients,
+    make_block_targets,
+    make_head,
+    make_targets,
+    modules_loaded_for_options,
+)
 
 
 def softmax(x):
@@ -82,10 +67,10 @@ def setting(seed=0, rows=6, width=5):
 def test_both_terms_are_their_sums_written_out(labels, k, width):
     y, hard, p, listed = setting(width=width)
     objective = Softened(SoftenedOptions(temperature=3, k=k, labels=labels, soft_weight=0.5, hard_weight=0.7))
-    found = objective(y, block(hard, p, listed, scale=0.5))
+    terms = objective(y, make_block_targets(hard, p, listed=listed, temperature_scale=0.5))
     soft = [0.5 * loss for loss in naive_soft(y, p, listed, 1.5, k is not None)]
-    assert found["soft"].tolist() == pytest.approx(soft, abs=1e-12)
-    assert found["hard"].tolist() == pytest.approx([0.7 * v for v in naive_hard(y, hard, labels)])
+    assert terms["soft"].tolist() == pytest.approx(soft, abs=1e-12)
+    assert terms["hard"].tolist() == pytest.approx([0.7 * v for v in naive_hard(y, hard, labels)])
 
 
 def test_kl_is_hintons_for_a_teacher_of_the_whole_vertical():
@@ -93,7 +78,7 @@ def test_kl_is_hintons_for_a_teacher_of_the_whole_vertical():
     torch.manual_seed(0)
     z, y = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
     objective = Softened(SoftenedOptions(temperature=4))
-    targets = block(torch.zeros(4, 6), objective.soften(z))
+    targets = make_block_targets(torch.zeros(4, 6), objective.soften(z))
     expected = 16 * torch.nn.functional.kl_div(
         (y / 4).log_softmax(1), (z / 4).softmax(1), reduction="none"
     ).sum(1)
@@ -106,15 +91,16 @@ def test_t_squared_keeps_the_size_of_the_gradient():
     """As T grows, T^2 KL becomes half the squared distance of the centred logits: it does not vanish."""
     torch.manual_seed(0)
     z, y = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
-    found = []
+    gradients = {}
     for temperature in (1, 10, 100):
         objective = Softened(SoftenedOptions(temperature=temperature))
         at = y.clone().requires_grad_()
-        objective(at, block(torch.zeros(2, 5), objective.soften(z)))["soft"].sum().backward()
-        found.append(at.grad)
+        targets = make_block_targets(torch.zeros(2, 5), objective.soften(z))
+        objective(at, targets)["soft"].sum().backward()
+        gradients[temperature] = at.grad
     limit = ((y - y.mean(1, keepdim=True)) - (z - z.mean(1, keepdim=True))) / 5
-    torch.testing.assert_close(found[2], limit, rtol=0.05, atol=5e-3)
-    assert 0.2 < float(found[1].norm() / found[0].norm()) < 5
+    torch.testing.assert_close(gradients[100], limit, rtol=0.05, atol=5e-3)
+    assert 0.2 < float(gradients[10].norm() / gradients[1].norm()) < 5
 
 
 @pytest.mark.parametrize("labels", ["sigmoid", "softmax"])
@@ -122,63 +108,53 @@ def test_t_squared_keeps_the_size_of_the_gradient():
 def test_gradients(labels, k):
     y, hard, p, listed = setting()
     objective = Softened(SoftenedOptions(k=k, labels=labels))
-    targets = block(hard, p, listed, scale=0.5)
+    targets = make_block_targets(hard, p, listed=listed, temperature_scale=0.5)
     torch.autograd.gradcheck(lambda at: tuple(objective(at, targets).values()), y.requires_grad_(), atol=1e-7)
 
 
 @pytest.mark.parametrize("labels", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("k", [None, 3])
 @pytest.mark.parametrize("hard_weight", [0.0, 0.7])
-@pytest.mark.parametrize("images", ["all", "two"])
-def test_the_closed_form_is_autograds(labels, k, hard_weight, images, monkeypatch):
+@pytest.mark.parametrize("images_at_a_time", [None, 2])
+def test_the_closed_form_is_autograds(labels, k, hard_weight, images_at_a_time):
     """Through the engine: gradients of every parameter and of the features, a few images at a time or all."""
     torch.manual_seed(1)
     sizes, batch = (4, 1, 6), 7
-    taxonomy = Taxonomy.build({f"v{v}": [f"v{v}c{c}" for c in range(n)] for v, n in enumerate(sizes)})
-    index = SlotIndex(taxonomy, torch.device("cpu"))
-    pacing = Pacing(PluginOptions(), sizes, sum(sizes))
-    head = Head(Direct(3, sizes), pacing, sizes).double()
+    head = make_head(sizes, num_features=3).double()
     soft = torch.rand(batch, sum(sizes), dtype=torch.float64) * (torch.rand(batch, sum(sizes)) < 0.5)
     hard = (torch.rand(batch, sum(sizes)) < 0.2).double()
-
-    def slots(dense):
-        rows, classes = dense.nonzero().T
-        return SlotTargets(index, batch, rows, classes, dense[rows, classes])
-
-    both = slots(hard), slots(soft)
-    scales = torch.tensor([0.5, 1.0, 2.0]).double()
+    targets = make_targets(sizes, hard, soft, temperatures=torch.tensor([0.5, 1.0, 2.0]).double())
     weights = {"soft": torch.tensor([1.0, 0.3, 0.0]), "hard": torch.tensor([0.5, 1.0, 2.0])}
     if not hard_weight:
         del weights["hard"]
-    if images == "two":
-        monkeypatch.setattr(closed_form, "TILE", 2 * max(sizes))
     objective = Softened(SoftenedOptions(k=k, labels=labels, hard_weight=hard_weight, soft_weight=0.8))
-    start = torch.randn(batch, 3, dtype=torch.float64)
-    found = []
-    for closed in (True, False):
-        objective.has_closed_form = closed
-        features = start.clone().requires_grad_()
-        head.zero_grad()
-        outcome = backward_by_block(
-            head, objective, features, lambda v: block_targets(*both, v, scales), weights, batch
-        )
-        gradients = {name: p.grad.clone() for name, p in head.named_parameters()}
-        found.append({"features": features.grad, **gradients, **outcome.terms})
-    assert found[0].keys() == found[1].keys()
-    for name, value in found[0].items():
-        torch.testing.assert_close(value, found[1][name], rtol=1e-9, atol=1e-10)
+    features = torch.randn(batch, 3, dtype=torch.float64)
+
+    def engine():
+        return head_gradients(head, objective, features, targets, weights, images_at_a_time=images_at_a_time)
+
+    in_closed_form = engine()
+    objective.has_closed_form = False
+    by_autograd = engine()
+    for closed, wanted in (
+        (in_closed_form.gradients, by_autograd.gradients),
+        (in_closed_form.terms, by_autograd.terms),
+    ):
+        assert closed.keys() == wanted.keys()
+        for name, value in wanted.items():
+            torch.testing.assert_close(closed[name], value, rtol=1e-9, atol=1e-10)
 
 
 def test_images_of_other_verticals_have_no_soft_term():
     y = torch.randn(3, 4, requires_grad=True)
     hard = torch.zeros(3, 4)
     objective = Softened(SoftenedOptions())
-    for targets in (block(hard), block(hard, torch.zeros(3, 4))):
+    for targets in (make_block_targets(hard), make_block_targets(hard, torch.zeros(3, 4))):
         soft = objective(y, targets)["soft"]
         assert soft.tolist() == [0, 0, 0]
     soft = torch.zeros(3, 4)
     soft[1] = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    term = objective(y, block(hard, soft))["soft"]
+    term = objective(y, make_block_targets(hard, soft))["soft"]
     term.sum().backward()
     assert (term != 0).tolist() == [False, True, False]
     assert y.grad[[0, 2]].abs().sum() == 0
@@ -186,9 +162,10 @@ def test_images_of_other_verticals_have_no_soft_term():
 
 def test_a_softmax_over_one_class_says_nothing():
     objective = Softened(SoftenedOptions())
-    said = objective.soften(torch.tensor([[3.0], [-8.0]]))
-    assert said.tolist() == [[1], [1]]
-    assert objective(torch.randn(2, 1), block(torch.ones(2, 1), said))["soft"].tolist() == [0, 0]
+    softened = objective.soften(torch.tensor([[3.0], [-8.0]]))
+    assert softened.tolist() == [[1], [1]]
+    targets = make_block_targets(torch.ones(2, 1), softened)
+    assert objective(torch.randn(2, 1), targets)["soft"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("labels", ["sigmoid", "softmax"])
@@ -196,15 +173,16 @@ def test_a_softmax_over_one_class_says_nothing():
 def test_large_logits_stay_finite(labels, k):
     y = torch.tensor([[1000.0, -1000, 0, 5], [-1000, -1000, -1000, -1000]], requires_grad=True)
     objective = Softened(SoftenedOptions(temperature=0.1, labels=labels, k=k))
-    said = objective.soften(torch.tensor([[-100.0, 100, 0, 1], [88, 87, 86, -90]]))
-    assert (said == 0).any()
-    targets = block(torch.eye(4)[:2], said, torch.ones(2, 4, dtype=torch.bool))
+    softened = objective.soften(torch.tensor([[-100.0, 100, 0, 1], [88, 87, 86, -90]]))
+    assert (softened == 0).any()
+    everything = torch.ones(2, 4, dtype=torch.bool)
+    targets = make_block_targets(torch.eye(4)[:2], softened, listed=everything)
     terms = objective(y, targets)
     sum(term.sum() for term in terms.values()).backward()
     assert all(term.isfinite().all() for term in terms.values())
     assert y.grad.isfinite().all()
     # Where all that was kept has underflowed there is nothing to learn, and nothing breaks.
-    nothing = block(torch.eye(4)[:2], torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.bool))
+    nothing = make_block_targets(torch.eye(4)[:2], torch.zeros(2, 4), listed=everything)
     assert objective(y, nothing)["soft"].tolist() == [0, 0]
 
 
@@ -238,7 +216,7 @@ def test_verticals_compare_by_none_of_these():
 
     def loss():
         optimizer.zero_grad()
-        value = objective(y.detach() + shared, block(hard))["hard"].sum()
+        value = objective(y.detach() + shared, make_block_targets(hard))["hard"].sum()
         value.backward()
         return value
 
@@ -249,11 +227,11 @@ def test_verticals_compare_by_none_of_these():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "greater than 0"),
-        ({"k": 0}, "greater than or equal to 1"),
-        ({"labels": "none"}, "sigmoid"),
-        ({"soft_weight": 0}, "greater than 0"),
-        ({"temprature": 2}, "Extra inputs"),
+        pytest.param({"temperature": 0}, "greater than 0", id="a temperature of 0"),
+        pytest.param({"k": 0}, "greater than or equal to 1", id="no class kept"),
+        pytest.param({"labels": "none"}, "sigmoid", id="an unknown term for labels"),
+        pytest.param({"soft_weight": 0}, "greater than 0", id="no weight of the soft term"),
+        pytest.param({"temprature": 2}, "Extra inputs", id="a misspelt option"),
     ],
 )
 def test_options(options, message):
@@ -262,8 +240,4 @@ def test_options(options, message):
 
 
 def test_a_recipe_is_checked_without_torch():
-    check = (
-        "import sys; from kcframe.registry import installed; "
-        "assert installed().options_schema('objective', 'softened'); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    assert "torch" not in modules_loaded_for_options("objective", "softened")

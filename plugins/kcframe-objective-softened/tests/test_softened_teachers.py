@@ -1,25 +1,14 @@
 """Objective `softened` behind the engine's router: teachers of a vertical, of a part of it, of two of them,
 two of one; each against the exact loss of UHC, which sees all verticals and every teacher at once."""
 
-import json
-
 import pytest
 import torch
-import yaml
 from kcframe_objective_softened.options import SoftenedOptions
 from kcframe_objective_softened.softened import Softened
 
-from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.loss.targets import SlotIndex, SlotTargets, block_targets
-from kcframe.engine.teachers.routing import Router
-from kcframe.errors import Interrupted
-from kcframe.interfaces.data import Labels
 from kcframe.interfaces.teacher import Teacher
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
+from kcframe.testing import routed_targets, run_recipe
 
 VERTICALS = {"a": ["a0", "a1", "a2", "a3"], "b": ["b0", "b1"]}
 CLASSES = [*VERTICALS["a"], *VERTICALS["b"]]
@@ -47,18 +36,10 @@ def losses(teachers, labels, y, **options):
     taxonomy = Taxonomy.build(VERTICALS)
     assert list(taxonomy.classes) == CLASSES
     objective = Softened(SoftenedOptions(temperature=T, **options))
-    device = torch.device("cpu")
-    router = Router(teachers, len(CLASSES), objective.soften, objective.num_kept, device)
-    named = Labels.from_lists([[CLASSES.index(name) for name in labels]])
-    index = SlotIndex(taxonomy, device)
-    soft = SlotTargets(index, 1, *router(torch.zeros(1, 1, 4, 4), named))
-    ones = torch.ones(len(labels))
-    hard = SlotTargets(index, 1, named.rows(), named.classes, ones)
-    parts = torch.tensor([y]).double().split([4, 2], 1)
-    return {
-        name: float(objective(parts[v], block_targets(hard, soft, v))["soft"])
-        for v, name in enumerate(VERTICALS)
-    }
+    class_ids = [CLASSES.index(name) for name in labels]
+    targets = routed_targets(taxonomy, teachers, objective, torch.zeros(1, 1, 4, 4), [class_ids])
+    logits = torch.tensor([y]).double().split([4, 2], 1)
+    return {name: float(objective(logits[v], targets[v])["soft"]) for v, name in enumerate(VERTICALS)}
 
 
 def uhc(classes, z, y):
@@ -74,11 +55,11 @@ A, B = [1.0, 0.0, -2.0, 3.0], [0.5, -0.5]
 
 def test_one_specialist_a_vertical_is_exact_and_silent_elsewhere():
     teachers = [teacher(VERTICALS["a"], A), teacher(VERTICALS["b"], B)]
-    found = losses(teachers, ["a3"], Y)
-    assert found["a"] == pytest.approx(uhc(VERTICALS["a"], A, Y))
-    assert found["b"] == 0
+    by_vertical = losses(teachers, ["a3"], Y)
+    assert by_vertical["a"] == pytest.approx(uhc(VERTICALS["a"], A, Y))
+    assert by_vertical["b"] == 0
     both = losses(teachers, ["a3", "b0"], Y)
-    assert both["a"] == pytest.approx(found["a"])
+    assert both["a"] == pytest.approx(by_vertical["a"])
     assert both["b"] == pytest.approx(uhc(VERTICALS["b"], B, Y))
 
 
@@ -89,24 +70,24 @@ def test_a_teacher_of_a_part_of_a_vertical_is_exact():
     assert losses(part, ["a3"], Y)["a"] == pytest.approx(expected)
     assert losses(part, ["a3"], [9.0, Y[1], -9.0, *Y[3:]])["a"] == pytest.approx(expected)
     # With K they are 0, as in eq. 2: the student's softmax is over the vertical.
-    found = losses(part, ["a3"], Y, k=2)["a"]
-    assert found > expected
+    loss = losses(part, ["a3"], Y, k=2)["a"]
+    assert loss > expected
     p = (torch.tensor([0.0, 2.0]).double() / T).softmax(0)
     log_q = (torch.tensor(Y[:4]).double() / T).log_softmax(0)[[1, 3]]
-    assert found == pytest.approx(float(T**2 * (p * (p.log() - log_q)).sum()))
+    assert loss == pytest.approx(float(T**2 * (p * (p.log() - log_q)).sum()))
 
 
 def test_a_teacher_of_two_verticals_gives_each_its_part():
     """UHC's loss is both verticals' parts, and the KL of the masses, which no block can see."""
     classes, z = ["a0", "a2", "b0", "b1"], [1.0, -0.5, 2.0, 0.0]
-    found = losses([teacher(classes, z)], ["a0"], Y)
-    assert found["a"] > 0
-    assert found["b"] > 0
+    by_vertical = losses([teacher(classes, z)], ["a0"], Y)
+    assert by_vertical["a"] > 0
+    assert by_vertical["b"] > 0
     p = (torch.tensor(z).double() / T).softmax(0)
     q = (torch.tensor([Y[CLASSES.index(c)] for c in classes]).double() / T).softmax(0)
     m_p, m_q = p.view(2, 2).sum(1), q.view(2, 2).sum(1)
     masses = float(T**2 * (m_p * (m_p / m_q).log()).sum())
-    assert found["a"] + found["b"] + masses == pytest.approx(uhc(classes, z, Y))
+    assert by_vertical["a"] + by_vertical["b"] + masses == pytest.approx(uhc(classes, z, Y))
 
 
 def test_two_teachers_of_disjoint_parts():
@@ -115,8 +96,8 @@ def test_two_teachers_of_disjoint_parts():
     teachers = [teacher(*first), teacher(*second)]
     q = (torch.tensor(Y[:4]).double() / T).softmax(0).view(2, 2).sum(1)
     even = float(2 * T**2 * (0.5 * (0.5 / q).log()).sum())
-    found = losses(teachers, ["a0", "a2"], Y)["a"]
-    assert found == pytest.approx(uhc(*first, Y) + uhc(*second, Y) + even)
+    loss = losses(teachers, ["a0", "a2"], Y)["a"]
+    assert loss == pytest.approx(uhc(*first, Y) + uhc(*second, Y) + even)
     # An image with a label of one asks that one, and then it is exact.
     assert losses(teachers, ["a0"], Y)["a"] == pytest.approx(uhc(*first, Y))
 
@@ -126,10 +107,10 @@ def test_two_teachers_of_the_same_classes():
     twins = [teacher(VERTICALS["a"], A)] * 2
     assert losses(twins, ["a3"], Y)["a"] == pytest.approx(uhc(VERTICALS["a"], A, Y))
     other = [2.0, 2.0, 0.0, -1.0]
-    found = losses([teacher(VERTICALS["a"], A), teacher(VERTICALS["a"], other)], ["a3"], Y)["a"]
+    loss = losses([teacher(VERTICALS["a"], A), teacher(VERTICALS["a"], other)], ["a3"], Y)["a"]
     p = torch.maximum(*((torch.tensor(z).double() / T).softmax(0) for z in (A, other)))
     log_q = (torch.tensor(Y[:4]).double() / T).log_softmax(0)
-    assert found == pytest.approx(float(T**2 * (p * ((p / p.sum()).log() - log_q)).sum()), rel=1e-6)
+    assert loss == pytest.approx(float(T**2 * (p * ((p / p.sum()).log() - log_q)).sum()), rel=1e-6)
 
 
 def test_a_label_that_no_teacher_knows():
@@ -137,40 +118,20 @@ def test_a_label_that_no_teacher_knows():
     # Alone in its vertical it says nothing …
     assert losses(part, ["a3", "b0"], Y)["b"] == 0
     # … and beside what a teacher says, it shares the mass.
-    found = losses(part, ["a3", "a0"], Y)["a"]
+    loss = losses(part, ["a3", "a0"], Y)["a"]
     p = torch.cat([torch.ones(1).double(), (torch.tensor([0.0, 2.0]).double() / T).softmax(0)])
     log_q = (torch.tensor([Y[0], Y[1], Y[3]]).double() / T).log_softmax(0)
-    assert found == pytest.approx(float(T**2 * (p * ((p / 2).log() - log_q)).sum()))
+    assert loss == pytest.approx(float(T**2 * (p * ((p / 2).log() - log_q)).sum()))
 
 
 # -- whole runs --------------------------------------------------------------------------------------
 
 
-class Watch:
-    """Keeps quiet, and asks for a stop after some steps of the arm."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.steps = stop_at, 0
-
-    def begin(self, stage):
-        self.counts = stage.kind == "arm"
-        return self
-
-    def step(self, *_):
-        self.steps += self.counts
-
-    def should_stop(self):
-        return self.steps == self.stop_at
-
-    def __getattr__(self, name):
-        return lambda *_: None
-
-
-def go(folder, objective, verticals=(5, 1, 3), stop_at=None, **student):
+def recipe(objective, verticals=(5, 1, 3), **student):
     backbone = {"name": "small-cnn", "options": {"widths": [4, 8]}}
     data = {"verticals": list(verticals), "train_images": 50, "test_images": 20, "image_size": 8}
     train = {"epochs": 4, "batch_size": 16, "learning_rate": 0.02, "log_every": 1}
-    tree = {
+    return {
         "kcframe": 1,
         "name": "tiny",
         "data": {"name": "synthetic", "options": {**data, "noise": 0.1, "labels_per_image": 2}},
@@ -184,23 +145,18 @@ def go(folder, objective, verticals=(5, 1, 3), stop_at=None, **student):
         },
         "arms": {"a": {}},
     }
-    folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    checked = load_recipe(str(folder / "recipe.yaml"), installed(), ["execution.device=cpu"])
-    watch = Watch(stop_at)
-    run(checked, RunDir(folder / "run"), watch, lambda text: None, watch.should_stop)
-    arm = folder / "run/arms/a"
-    lines = [json.loads(line) for line in (arm / "metrics.jsonl").read_text().splitlines()]
-    weights = unpack_weights((arm / "weights.safetensors").read_bytes(), "w")[0]
-    return weights, [line for line in lines if line["kind"] == "step"]
 
 
 @pytest.mark.parametrize(
     "objective",
-    [{}, {"labels": "softmax", "teacher": "probabilities"}, {"k": 2, "temperature": 1, "hard_weight": 0}],
+    [
+        pytest.param({}, id="defaults"),
+        pytest.param({"labels": "softmax", "teacher": "probabilities"}, id="softmaxes everywhere"),
+        pytest.param({"k": 2, "temperature": 1, "hard_weight": 0}, id="two classes kept, no labels"),
+    ],
 )
 def test_a_student_learns(tmp_path, objective):
-    _, steps = go(tmp_path, objective)
+    steps = run_recipe(recipe(objective), tmp_path).metrics("a", "step")
     assert set(steps[0]["terms"]) == ({"soft"} if objective.get("hard_weight") == 0 else {"soft", "hard"})
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert all(value >= 0 for line in steps for value in line["terms"].values())
@@ -208,13 +164,12 @@ def test_a_student_learns(tmp_path, objective):
 
 def test_with_the_self_paced_gamma_and_one_vertical(tmp_path):
     pacing = {"name": "self-paced", "options": {"start": "base-rate", "learning_rate_scale": 30}}
-    _, steps = go(tmp_path, {}, verticals=[6], pacing=pacing)
+    steps = run_recipe(recipe({}, verticals=[6], pacing=pacing), tmp_path).metrics("a", "step")
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path):
-    weights, _ = go(tmp_path / "whole", {})
-    with pytest.raises(Interrupted):
-        go(tmp_path / "stopped", {}, stop_at=6)
-    again, _ = go(tmp_path / "stopped", {})
-    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    whole = run_recipe(recipe({}), tmp_path / "whole")
+    assert not run_recipe(recipe({}), tmp_path / "stopped", stop_after=6).finished
+    weights = run_recipe(recipe({}), tmp_path / "stopped").weights("a")
+    assert all(torch.equal(weights[name], value) for name, value in whole.weights("a").items())

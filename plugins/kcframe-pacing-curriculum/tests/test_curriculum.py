@@ -1,22 +1,14 @@
 """Pacing `curriculum`: its schedule by hand, its order as measured, and whole runs."""
 
-import json
 import math
 
 import pytest
 import torch
-import yaml
 from kcframe_pacing_curriculum.curriculum import Curriculum
 from kcframe_pacing_curriculum.options import CurriculumOptions
 
-from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.loss.pacing_checks import weights_of
-from kcframe.errors import Interrupted, PluginError
-from kcframe.interfaces.pacing import Progress
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
+from kcframe.errors import PluginError
+from kcframe.testing import checked_weights, progress_at, run_recipe
 
 NAN = math.nan
 
@@ -27,12 +19,12 @@ def build(num, **options):
 
 def at(pacing, step, loss=None, accuracy=None, num_steps=100):
     """The weights of the step after `step` steps, by way of the engine's checks."""
-    loss = torch.ones(len(pacing.sizes)) if loss is None else torch.tensor(loss)
-    accuracy = None if accuracy is None else torch.tensor(accuracy)
+    loss = [1.0] * len(pacing.sizes) if loss is None else loss
     assert (accuracy is not None) == pacing.uses_accuracy
-    found = weights_of(pacing, Progress(step, num_steps, step / 10, 10, loss, accuracy, accuracy))
-    assert torch.equal(found, pacing.readings()["weight"])
-    return found.tolist()
+    now = progress_at(step, loss, accuracy=accuracy, teacher_accuracy=accuracy, num_steps=num_steps)
+    weights = checked_weights(pacing, now)
+    assert torch.equal(weights, pacing.readings()["weight"])
+    return weights.tolist()
 
 
 def test_a_given_order_by_hand():
@@ -66,10 +58,10 @@ def test_every_vertical_comes_in_time_whatever_the_number_of_steps(num_steps):
     pacing = build(10, order=list(range(10)), together=0.1, until=0.6)
     came = {}
     for step in range(num_steps):
-        found = at(pacing, step, num_steps=num_steps)
-        assert found.count(1) + found.count(0) == 10
+        weights = at(pacing, step, num_steps=num_steps)
+        assert weights.count(1) + weights.count(0) == 10
         if step * 10 >= num_steps:
-            for vertical, weight in enumerate(found):
+            for vertical, weight in enumerate(weights):
                 if weight:
                     came.setdefault(vertical, step)
     for turn in range(10):
@@ -85,7 +77,11 @@ def test_weights_rise_and_the_least_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("order", "expected"), [("hardest-last", [1, 3, 0, 2]), ("hardest-first", [2, 0, 3, 1])]
+    ("order", "expected"),
+    [
+        pytest.param("hardest-last", [1, 3, 0, 2], id="hardest-last"),
+        pytest.param("hardest-first", [2, 0, 3, 1], id="hardest-first"),
+    ],
 )
 def test_hardness_by_accuracy(order, expected):
     pacing = build(4, order=order)
@@ -132,13 +128,17 @@ def test_one_vertical_alone_is_never_left_out_after_its_turn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": [0, 2]}, "every number from 0 to 1 once"),
-        ({"order": [0, 0, 1]}, "every number from 0 to 2 once"),
-        ({"order": [0, -1]}, "greater than or equal to 0"),
-        ({"order": "easiest"}, "hardest-last"),
-        ({"together": 0.5, "until": 0.4}, "until 0.4 is before together 0.5 is over"),
-        ({"together": 0}, "should be above 0"),
-        ({"until": 1}, "less than 1"),
+        pytest.param({"order": [0, 2]}, "every number from 0 to 1 once", id="a vertical left out"),
+        pytest.param({"order": [0, 0, 1]}, "every number from 0 to 2 once", id="a vertical twice"),
+        pytest.param({"order": [0, -1]}, "greater than or equal to 0", id="a negative vertical"),
+        pytest.param({"order": "easiest"}, "hardest-last", id="an unknown order"),
+        pytest.param(
+            {"together": 0.5, "until": 0.4},
+            "until 0.4 is before together 0.5 is over",
+            id="the end before the start",
+        ),
+        pytest.param({"together": 0}, "should be above 0", id="no time to measure hardness"),
+        pytest.param({"until": 1}, "less than 1", id="no time for the last vertical"),
     ],
 )
 def test_options(options, message):
@@ -166,42 +166,11 @@ def recipe(pacing, verticals=(5, 1, 3)):
     }
 
 
-class Watch:
-    """Keeps quiet, and asks for a stop after some steps."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.steps = stop_at, 0
-
-    def begin(self, stage):
-        return self
-
-    def step(self, *_):
-        self.steps += 1
-
-    def should_stop(self):
-        return self.steps == self.stop_at
-
-    def __getattr__(self, name):
-        return lambda *_: None
-
-
-def go(folder, tree, stop_at=None):
-    """Run a recipe -> the arm's weights and logged steps."""
-    watch = Watch(stop_at)
-    folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    checked = load_recipe(str(folder / "recipe.yaml"), installed(), ["execution.device=cpu"])
-    run(checked, RunDir(folder / "run"), watch, lambda text: None, watch.should_stop)
-    arm = folder / "run/arms/a"
-    lines = [json.loads(line) for line in (arm / "metrics.jsonl").read_text().splitlines()]
-    weights = unpack_weights((arm / "weights.safetensors").read_bytes(), "w")[0]
-    return weights, [line for line in lines if line["kind"] == "step"]
-
-
 @pytest.mark.parametrize("hardness", ["accuracy", "loss"])
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, hardness):
     tree = recipe({"together": 0.3, "until": 0.8, "rise": 0.1, "hardness": hardness})
-    weights, steps = go(tmp_path / "whole", tree)
+    whole = run_recipe(tree, tmp_path / "whole")
+    steps = whole.metrics("a", "step")
     measured = math.ceil(0.3 * len(steps))
     assert all(None in line["turn"] for line in steps[:measured])
     last = [line["turn"] for line in steps[measured:]]
@@ -212,35 +181,34 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, hardness):
     hard = sorted(range(3), key=lambda v: -before[v] if hardness == "accuracy" else before[v])
     assert [hard.index(v) for v in range(3)] == last[0]
     # Before the measurement, right at it, and after it.
-    for stop_at in (measured - 1, measured, measured + 3):
-        folder = tmp_path / f"stopped at {stop_at}"
-        with pytest.raises(Interrupted):
-            go(folder, tree, stop_at)
-        again, lines = go(folder, tree)
-        assert [line["weight"] for line in lines] == [line["weight"] for line in steps]
-        assert all(torch.equal(again[name], value) for name, value in weights.items())
+    for stop_after in (measured - 1, measured, measured + 3):
+        folder = tmp_path / f"stopped after {stop_after}"
+        assert not run_recipe(tree, folder, stop_after=stop_after).finished
+        resumed = run_recipe(tree, folder)
+        resumed_steps = resumed.metrics("a", "step")
+        assert [line["weight"] for line in resumed_steps] == [line["weight"] for line in steps]
+        weights = resumed.weights("a")
+        assert all(torch.equal(weights[name], value) for name, value in whole.weights("a").items())
 
 
 def test_a_vertical_that_waits_learns_nothing(tmp_path):
     """Its bias is where it started: gradients of 0 from the start move nothing under AdamW."""
     tree = recipe({"order": [0, 2, 1], "together": 0, "until": 0.99})
-    weights, _ = go(tmp_path / "waits", tree)
-    tree["student"]["pacing"]["options"]["order"] = [1, 2, 0]
-    other, _ = go(tmp_path / "comes", tree)
+    waits = run_recipe(tree, tmp_path / "waits")
+    comes = run_recipe(tree, tmp_path / "comes", "student.pacing.options.order=[1, 2, 0]")
     bias = "head.classifiers.1.bias"
-    assert float(weights[bias]) == pytest.approx(-math.log(8), abs=0.01)
-    assert abs(float(other[bias]) + math.log(8)) > 0.05
+    assert float(waits.weights("a")[bias]) == pytest.approx(-math.log(8), abs=0.01)
+    assert abs(float(comes.weights("a")[bias]) + math.log(8)) > 0.05
 
 
 def test_an_order_that_does_not_fit_the_data(tmp_path):
     with pytest.raises(PluginError, match="order has 2 numbers, the data has 3 verticals"):
-        go(tmp_path, recipe({"order": [1, 0]}))
+        run_recipe(recipe({"order": [1, 0]}), tmp_path)
 
 
 def test_runs_of_one_vertical_and_of_one_step(tmp_path):
-    _, steps = go(tmp_path / "one", recipe({}, [4]))
-    assert all(line["weight"] == [1] for line in steps)
-    tree = recipe({})
-    tree["student"]["train"] |= {"epochs": 1, "batch_size": 50}
-    _, steps = go(tmp_path / "step", tree)
-    assert [line["weight"] for line in steps] == [[1, 1, 1]]
+    run = run_recipe(recipe({}, [4]), tmp_path / "one vertical")
+    assert all(line["weight"] == [1] for line in run.metrics("a", "step"))
+    changes = "student.train.epochs=1", "student.train.batch_size=50"
+    run = run_recipe(recipe({}), tmp_path / "one step", *changes)
+    assert [line["weight"] for line in run.metrics("a", "step")] == [[1, 1, 1]]

@@ -1,37 +1,27 @@
 """Pacing `fade`: both weights by hand, what they do to the loss, and a whole run."""
 
-import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
-import yaml
 from kcframe_pacing_curriculum.fade import Fade
 from kcframe_pacing_curriculum.options import FadeOptions
 
-from kcframe.engine.checkpoint import unpack_weights
-from kcframe.engine.loss.pacing_checks import weights_of
-from kcframe.interfaces.pacing import Progress
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
+from kcframe.testing import checked_weights, modules_loaded_for_options, progress_at, run_recipe
 
 
 def at(step, sizes=(3, 1), **options):
     """(soft, hard) of the step after `step` of 100, by way of the engine's checks."""
     pacing = Fade(FadeOptions(**options), sizes, sum(sizes))
-    found = weights_of(pacing, Progress(step, 100, step / 10, 10, torch.ones(len(sizes))))
-    assert set(found) == {"soft", "hard"}
+    by_term = checked_weights(pacing, progress_at(step, loss=[1.0] * len(sizes)))
+    assert set(by_term) == {"soft", "hard"}
     assert {name: w.tolist() for name, w in pacing.readings().items()} == {
-        f"{name}_weight": w.tolist() for name, w in found.items()
+        f"{name}_weight": w.tolist() for name, w in by_term.items()
     }
-    for weights in found.values():
+    for weights in by_term.values():
         assert weights.shape == (len(sizes),)
         assert (weights == weights[0]).all()
-    return float(found["soft"][0]), float(found["hard"][0])
+    return float(by_term["soft"][0]), float(by_term["hard"][0])
 
 
 def test_linear_by_hand():
@@ -71,10 +61,12 @@ def test_a_switch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"begin": 0.5, "end": 0.4}, "end 0.4 is before begin 0.5"),
-        ({"end": 1.5}, "less than or equal to 1"),
-        ({"soft_to": -1}, "greater than or equal to 0"),
-        ({"shape": "square"}, "linear"),
+        pytest.param(
+            {"begin": 0.5, "end": 0.4}, "end 0.4 is before begin 0.5", id="the end before the start"
+        ),
+        pytest.param({"end": 1.5}, "less than or equal to 1", id="an end after training"),
+        pytest.param({"soft_to": -1}, "greater than or equal to 0", id="a negative weight"),
+        pytest.param({"shape": "square"}, "linear", id="an unknown shape"),
     ],
 )
 def test_options(options, message):
@@ -82,19 +74,11 @@ def test_options(options, message):
         FadeOptions(**options)
 
 
-class Quiet:
-    def begin(self, stage):
-        return self
-
-    def __getattr__(self, name):
-        return lambda *_: None
-
-
-def go(folder, pacing, objective):
+def recipe(pacing, objective):
     backbone = {"name": "small-cnn", "options": {"widths": [4, 8]}}
     train = {"epochs": 3, "batch_size": 16, "learning_rate": 0.02, "log_every": 1}
     data = {"verticals": [5, 1, 3], "train_images": 50, "test_images": 20, "image_size": 8}
-    tree = {
+    return {
         "kcframe": 1,
         "name": "tiny",
         "data": {"name": "synthetic", "options": data},
@@ -108,33 +92,23 @@ def go(folder, pacing, objective):
         },
         "arms": {"a": {}},
     }
-    folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    checked = load_recipe(str(folder / "recipe.yaml"), installed(), ["execution.device=cpu"])
-    run(checked, RunDir(folder / "run"), Quiet(), lambda text: None, lambda: False)
-    arm = folder / "run/arms/a"
-    lines = [json.loads(line) for line in (arm / "metrics.jsonl").read_text().splitlines()]
-    return unpack_weights((arm / "weights.safetensors").read_bytes(), "w")[0], lines
 
 
 def test_its_ends_are_runs_with_one_of_the_terms(tmp_path):
     """Never faded: as eq. 2 alone; faded from the first step: as eq. 1 alone."""
     both = {"name": "top-k-bce", "options": {"hard_weight": 1}}
     for times, alone in (({"begin": 1, "end": 1}, "top-k-bce"), ({"begin": 0, "end": 0}, "hard-bce")):
-        found, lines = go(tmp_path / f"{alone} faded", {"name": "fade", "options": times}, both)
-        expected, _ = go(tmp_path / alone, "none", alone)
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
-        steps = [line for line in lines if line["kind"] == "step"]
+        faded = run_recipe(recipe({"name": "fade", "options": times}, both), tmp_path / f"{alone} faded")
+        expected = run_recipe(recipe("none", alone), tmp_path / alone)
+        weights = faded.weights("a")
+        for name, value in expected.weights("a").items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+        steps = faded.metrics("a", "step")
         assert all(set(line["terms"]) == {"soft", "hard"} for line in steps)
         # What is told is the loss before any weight.
         assert all(min(line["terms"].values()) > 0 for line in steps)
 
 
 def test_a_recipe_is_checked_without_torch():
-    check = (
-        "import sys; from kcframe.registry import installed; "
-        "assert all(installed().options_schema('pacing', name) for name in ('curriculum', 'fade')); "
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    for name in ("curriculum", "fade"):
+        assert "torch" not in modules_loaded_for_options("pacing", name)

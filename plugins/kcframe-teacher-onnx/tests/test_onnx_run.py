@@ -1,20 +1,13 @@
 """Whole runs: students of ONNX teachers, beside students of the networks that those were exported from."""
 
 import json
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
-import yaml
 
-from kcframe.build.saved import load_specialist
 from kcframe.errors import RecipeError
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
+from kcframe.testing import modules_loaded_for_options, run_recipe
 
 SPECIALISTS = {
     "kcframe": 1,
@@ -38,29 +31,18 @@ SPECIALISTS = {
 }
 
 
-def go(folder, recipe, name):
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-
-    class Quiet:
-        def begin(self, stage):
-            return self
-
-        def __getattr__(self, name):
-            return lambda *_: None
-
-    checked = load_recipe(str(path), installed(), ["execution.device=cpu"])
-    run(checked, RunDir(folder / name), Quiet(), lambda text: None, lambda: False)
-    return json.loads((folder / name / "results.json").read_text())
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A finished run with specialists."""
+    return run_recipe(SPECIALISTS, tmp_path_factory.mktemp("first"))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A finished run, and its specialists of verticals 0 and 2 as ONNX files."""
+def folder(first, tmp_path_factory):
+    """The specialists of verticals 0 and 2 as ONNX files, and room for the runs of their students."""
     folder = tmp_path_factory.mktemp("onnx")
-    go(folder, SPECIALISTS, "first")
     for v in (0, 2):
-        specialist, about = load_specialist(f"{folder}/first/specialists/vertical {v}/weights.safetensors")
+        specialist, about = first.specialist(f"vertical {v}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -81,57 +63,48 @@ def students_of(*teachers):
 
 
 def onnx(folder, v, **options):
-    own = {"path": f"{folder}/{v}.onnx", "label_map": f"{folder}/{v}.json", "outputs": "logits"}
-    return {"name": "onnx", "options": {**own, "mean": [0], "std": [1], **options}}
+    files = {"path": f"{folder}/{v}.onnx", "label_map": f"{folder}/{v}.json", "outputs": "logits"}
+    return {"name": "onnx", "options": {**files, "mean": [0], "std": [1], **options}}
 
 
-def losses(folder, name):
-    text = (folder / name / "arms/concentrated/metrics.jsonl").read_text()
-    return [line["loss"] for line in map(json.loads, text.splitlines()) if line["kind"] == "step"]
+def losses(run):
+    return [line["loss"] for line in run.metrics("concentrated", "step")]
 
 
-def test_a_student_learns_the_same_from_the_exported_networks(folder):
+def test_a_student_learns_the_same_from_the_exported_networks(first, folder):
     saved = [
-        {
-            "name": "checkpoint",
-            "options": {"path": f"{folder}/first/specialists/vertical {v}/weights.safetensors"},
-        }
-        for v in (0, 2)
+        {"name": "checkpoint", "options": {"path": first.specialist_file(f"vertical {v}")}} for v in (0, 2)
     ]
-    theirs = go(folder, students_of(*saved), "theirs")
-    ours = go(folder, students_of(onnx(folder, 0), onnx(folder, 2)), "ours")
-    assert len(losses(folder, "ours")) == 9
-    assert losses(folder, "ours") == pytest.approx(losses(folder, "theirs"), rel=1e-4)
-    assert losses(folder, "ours")[-1] < losses(folder, "ours")[0]
+    theirs = run_recipe(students_of(*saved), folder / "theirs")
+    ours = run_recipe(students_of(onnx(folder, 0), onnx(folder, 2)), folder / "ours")
+    assert len(losses(ours)) == 9
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+    assert losses(ours)[-1] < losses(ours)[0]
     # Vertical 1, one class of nine, has no teacher.
-    assert ours["teacher_images_per_image"] == theirs["teacher_images_per_image"] == pytest.approx(8 / 9)
+    asked_by_ours, asked_by_theirs = (run.results["teacher_images_per_image"] for run in (ours, theirs))
+    assert asked_by_ours == asked_by_theirs == pytest.approx(8 / 9)
 
 
 def test_teachers_that_overlap_are_both_asked(folder):
     inline = {0: "v0 class 0", 1: "v0 class 1", 2: "v2 class 0"}
     more = students_of(onnx(folder, 0), onnx(folder, 2, label_map=inline))
-    results = go(folder, more, "overlap")
+    results = run_recipe(more, folder / "overlap").results
     # The first knows five classes, the second two of those and another one.
     assert results["teacher_images_per_image"] == pytest.approx((5 + 3) / 9)
-    assert go(folder, more, "overlap") == results  # finished: the same recipe, read back, is still the same
+    # Finished: the same recipe, read back, is still the same.
+    assert run_recipe(more, folder / "overlap").results == results
 
 
 def test_what_is_wrong_with_options_is_said_before_anything_runs(folder):
     wrong = onnx(folder, 0, layuot="NHWC", std=[0])
     del wrong["options"]["outputs"]
-    path = folder / "wrong.yaml"
-    path.write_text(yaml.safe_dump(students_of(wrong)))
     with pytest.raises(RecipeError) as caught:
-        load_recipe(str(path), installed())
+        run_recipe(students_of(wrong), folder / "wrong")
+    assert not (folder / "wrong").exists()
     said = str(caught.value)
     assert "unknown option of teacher 'onnx'; did you mean 'layout'?" in said
     assert "outputs: is missing (logits: their sigmoid" in said
 
 
 def test_a_recipe_is_checked_without_onnxruntime():
-    check = (
-        "import sys; from kcframe.registry import installed; "
-        "assert installed().options_schema('teacher', 'onnx'); "
-        "assert not {'onnxruntime', 'torch'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    assert not {"onnxruntime", "torch"} & modules_loaded_for_options("teacher", "onnx")

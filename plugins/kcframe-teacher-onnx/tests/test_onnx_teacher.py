@@ -17,13 +17,12 @@ from kcframe_teacher_onnx.source import Onnx
 from onnx import TensorProto, helper
 from torch import nn
 
-from kcframe.build.saved import read_file
 from kcframe.errors import DataError, PluginError
-from kcframe.interfaces.teacher import TeacherContext
 from kcframe.taxonomy import Taxonomy
+from kcframe.testing import teacher_context
 
 TAXONOMY = Taxonomy.build({"birds": ["wren", "crow", "swift"], "cars": ["sedan", "coupe"]})
-CONTEXT = TeacherContext(TAXONOMY, 3, 12, read_file, {}, None)
+CONTEXT = teacher_context(TAXONOMY, image_size=12)
 NAMES = ["coupe", "wren", None, "swift"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
 
@@ -393,7 +392,7 @@ def test_providers(path, monkeypatch):
     assert session._providers(None, [session.CUDA, session.CPU], "m", gpu) == [session.CUDA, session.CPU]
     assert session._providers(None, [session.CUDA, session.CPU], "m", torch.device("cpu")) == [session.CPU]
     assert session._settings(session.CUDA, gpu)["device_id"] == 1
-    real = session.open_session(read_file(path), path, None, torch.device("cpu"))
+    real = session.open_session(CONTEXT.read(path), path, None, torch.device("cpu"))
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: real)
     with pytest.warns(UserWarning, match="birds.onnx runs on the CPU: .* no CUDAExecutionProvider"):
         session.open_session(b"", path, None, gpu)
@@ -416,12 +415,12 @@ def test_providers_that_only_another_machine_has_are_no_reason_to_refuse_early(t
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("std", [0], "above 0"),
-        ("mean", [0, 0], "give as many"),
-        ("label_map", {-1: "wren"}, "numbered from 0"),
-        ("output", -1, "numbered from 0"),
-        ("outputs", "logit", "Input should be"),
-        ("pth", "a", "Extra inputs"),
+        pytest.param("std", [0], "above 0", id="a std of 0"),
+        pytest.param("mean", [0, 0], "give as many", id="another number of means than of stds"),
+        pytest.param("label_map", {-1: "wren"}, "numbered from 0", id="a negative number in the label map"),
+        pytest.param("output", -1, "numbered from 0", id="a negative number of an output"),
+        pytest.param("outputs", "logit", "Input should be", id="an unknown kind of outputs"),
+        pytest.param("pth", "a", "Extra inputs", id="a misspelt option"),
     ],
 )
 def test_options(option, value, message):

@@ -3,30 +3,22 @@
 import argparse
 import io
 import json
-import subprocess
-import sys
 
 import pytest
 import timm
 import torch
-import yaml
 from kcframe_teacher_timm.options import TimmOptions
 from kcframe_teacher_timm.source import Timm
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms.functional import to_pil_image
 
-from kcframe.build.saved import read_file
 from kcframe.errors import DataError
-from kcframe.interfaces.teacher import TeacherContext
-from kcframe.recipe.load import load_recipe
-from kcframe.registry import installed
-from kcframe.run.pipeline import run
-from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
+from kcframe.testing import modules_loaded_for_options, run_recipe, teacher_context
 
 TAXONOMY = Taxonomy.build({"birds": ["wren", "crow", "swift"], "cars": ["sedan", "coupe"]})
-CONTEXT = TeacherContext(TAXONOMY, 3, 32, read_file, {}, None)
+CONTEXT = teacher_context(TAXONOMY, image_size=32)
 NAMES = ["coupe", "wren", None, "swift"]
 KEPT = [0, 1, 3]
 
@@ -127,15 +119,27 @@ def _all():
     return ["coupe", "wren", "crow", "swift"]
 
 
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda state: state,
-        lambda state: {f"module.{key}": value for key, value in state.items()},
-        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
-        lambda state: {"state_dict": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
-        lambda state: {"model": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
-        lambda state: {"state_dict": {k: v * 0 for k, v in state.items()}, "state_dict_ema": state},
+        pytest.param(lambda state: state, id="bare"),
+        pytest.param(lambda state: prefixed("module.", state), id="DataParallel"),
+        pytest.param(lambda state: prefixed("module._orig_mod.", state), id="DataParallel, compiled"),
+        pytest.param(
+            lambda state: {"state_dict": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
+            id="timm's checkpoint",
+        ),
+        pytest.param(
+            lambda state: {"model": prefixed("_orig_mod.module.", state)}, id="compiled, under 'model'"
+        ),
+        pytest.param(
+            lambda state: {"state_dict": {k: v * 0 for k, v in state.items()}, "state_dict_ema": state},
+            id="the moving average comes first",
+        ),
     ],
 )
 @torch.inference_mode()
@@ -242,11 +246,11 @@ def test_label_maps_that_do_not_fit(tmp_path, path):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("std", [0], "above 0"),
-        ("std", [1, 1], "give as many"),
-        ("label_map", {-1: "wren"}, "numbered from 0"),
-        ("outputs", "probabilities", "Input should be"),
-        ("wieghts", "a", "Extra inputs"),
+        pytest.param("std", [0], "above 0", id="a std of 0"),
+        pytest.param("std", [1, 1], "give as many", id="another number of stds than of means"),
+        pytest.param("label_map", {-1: "wren"}, "numbered from 0", id="a negative number in the label map"),
+        pytest.param("outputs", "probabilities", "Input should be", id="an unknown kind of outputs"),
+        pytest.param("wieghts", "a", "Extra inputs", id="a misspelt option"),
     ],
 )
 def test_options(option, value, message):
@@ -256,23 +260,10 @@ def test_options(option, value, message):
 
 
 def test_a_recipe_is_checked_without_timm():
-    check = (
-        "import sys; from kcframe.registry import installed; "
-        "assert installed().options_schema('teacher', 'timm'); "
-        "assert not {'timm', 'torch'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
+    assert not {"timm", "torch"} & modules_loaded_for_options("teacher", "timm")
 
 
 # -- a student of one --------------------------------------------------------------------------------
-
-
-class Quiet:
-    def begin(self, stage):
-        return self
-
-    def __getattr__(self, name):
-        return lambda *_: None
 
 
 def test_a_student_learns_from_a_timm_teacher(tmp_path):
@@ -298,13 +289,9 @@ def test_a_student_learns_from_a_timm_teacher(tmp_path):
         },
         "arms": {"concentrated": {}},
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    checked = load_recipe(str(tmp_path / "recipe.yaml"), installed(), ["execution.device=cpu"])
-    run(checked, RunDir(tmp_path / "run"), Quiet(), lambda text: None, lambda: False)
-    results = json.loads((tmp_path / "run/results.json").read_text())
+    run = run_recipe(recipe, tmp_path / "run")
     # 5 images of each of 9 classes; the teacher knows three classes.
-    assert results["teacher_images_per_image"] == pytest.approx(3 / 9)
-    lines = (tmp_path / "run/arms/concentrated/metrics.jsonl").read_text().splitlines()
-    losses = [line["loss"] for line in map(json.loads, lines) if line["kind"] == "step"]
+    assert run.results["teacher_images_per_image"] == pytest.approx(3 / 9)
+    losses = [line["loss"] for line in run.metrics("concentrated", "step")]
     assert len(losses) == 9
     assert losses[-1] < losses[0]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.build.arms import Arm
-from kcframe.build.plugins import construct
-from kcframe.build.teachers import build_teachers, teacher_context
+from kcframe.assembly.arms import Arm
+from kcframe.assembly.plugins import construct
+from kcframe.assembly.teachers import build_teachers, teacher_context
 from kcframe.engine.data.split import Split
 from kcframe.engine.observer import Observer
 from kcframe.engine.teachers.asking import Need, View, compare, fill

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kcframe.build.arms import Arm
-from kcframe.build.saved import load_specialist, read_file
+from kcframe.assembly.arms import Arm
+from kcframe.assembly.saved import load_specialist, read_file
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.data import DataSource

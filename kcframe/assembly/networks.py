@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcframe.build.plugins import build_backbone, construct
+from kcframe.assembly.plugins import build_backbone, construct
 from kcframe.engine.model import Direct, Head, Student
 from kcframe.errors import PluginError
 from kcframe.interfaces.backbone import Backbone

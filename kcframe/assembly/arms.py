@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kcframe.build.plugins import build_objective, construct
+from kcframe.assembly.plugins import build_objective, construct
 from kcframe.engine.teachers.identity import looks_at_each_alone
 from kcframe.interfaces.objective import Objective
 from kcframe.interfaces.teacher import TeacherSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from kcframe.build.plugins import construct
+from kcframe.assembly.plugins import construct
 from kcframe.interfaces.data import DataSource
 from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.recipe.schema import PluginRef, Recipe

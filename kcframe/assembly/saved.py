@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from kcframe.build.networks import bare_specialist
-from kcframe.build.plugins import build_backbone
+from kcframe.assembly.networks import bare_specialist
+from kcframe.assembly.plugins import build_backbone
 from kcframe.engine.checkpoint import laid_out_like, unpack_weights
 from kcframe.engine.model import Student
 from kcframe.errors import DataError, StorageError
