@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 from kcframe.engine.evaluation import evaluate as evaluating
 from kcframe.engine.metrics_log import read_metrics
 from kcframe.engine.optimizer import FUSED_FROM
+from kcframe.engine.step import TrainStep
 from kcframe.errors import DataError, Interrupted, RecipeError, RunDirError, TrainingError
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.run.pipeline import run
 from kcframe.stages.arm import ArmStage
 from kcframe.stages.context import Context
+from kcframe.stages.specialist import SpecialistStage
 from kcframe.storage.run_dir import RunDir
 from tests.conftest import TINY, Quiet
 from tests.threads import Threads
@@ -248,6 +250,59 @@ def test_specialists_that_are_not_trained_cannot_teach(tiny, tmp_path):
 def test_a_loss_that_is_not_finite_is_an_error_and_keeps_what_was_done(tiny, tmp_path):
     with pytest.raises(TrainingError, match=r"arm student: the loss is not finite at step .*learning_rate"):
         go(tiny("arms.student.train.optimizer=sgd", "arms.student.train.learning_rate=1000"), tmp_path / "r")
+    assert (tmp_path / "r/arms/generalist/result.json").exists()
+
+
+def test_an_update_that_breaks_the_last_step_is_an_error_of_that_arm_and_the_others_go_on(
+    tiny, tmp_path, monkeypatch
+):
+    """The loss of the last step is finite; what its update leaves is not."""
+    update = TrainStep._update
+
+    def breaks(self, rate):
+        update(self, rate)
+        if self.objective.uses_teachers is False and len(self.index.sizes) == 3 and breaks.left == 1:
+            with torch.no_grad():
+                next(self.student.parameters()).fill_(torch.nan)
+        breaks.left -= len(self.index.sizes) == 3
+
+    breaks.left = 12
+    monkeypatch.setattr(TrainStep, "_update", breaks)
+    path = tiny("specialists.train.epochs=1")
+    with pytest.raises(TrainingError) as caught:
+        go(path, tmp_path / "r")
+    text = str(caught.value)
+    assert text.startswith("1 of 5 stages failed, the others are kept:\n  arm generalist: backbone.")
+    assert "is not finite after step 12; the last checkpoint is kept. Lower train.learning_rate" in text
+    assert (tmp_path / "r/arms/student/result.json").exists()
+    assert not (tmp_path / "r/arms/generalist/result.json").exists()
+    # What was kept is of before: the same command ends well once the cause is gone.
+    monkeypatch.undo()
+    results, watcher = go(path, tmp_path / "r")
+    assert watcher.begun == ["arm generalist"]
+    assert watcher.steps == 4
+    assert results["arms"]["generalist"]["mpvap"] is not None
+
+
+def test_a_specialist_that_fails_stops_only_what_needs_it(tiny, tmp_path, monkeypatch):
+    run_one = SpecialistStage.run
+
+    def fails(self, context):
+        if self.vertical == "vertical 1":
+            raise TrainingError(f"{self}: the loss is not finite")
+        run_one(self, context)
+
+    monkeypatch.setattr(SpecialistStage, "run", fails)
+    quiet = Quiet()
+    with pytest.raises(TrainingError) as caught:
+        go(tiny(), tmp_path / "r", watcher=quiet)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "1 of 5 stages failed, the others are kept:"
+    assert lines[1:3] == [
+        "  specialist vertical 1: the loss is not finite",
+        "  and 1 stages that need them did not begin",
+    ]
+    assert quiet.begun[-1] == "arm generalist"
     assert (tmp_path / "r/arms/generalist/result.json").exists()
 
 

@@ -229,6 +229,7 @@ class Trainer:
     # -- evaluation and metrics ---------------------------------------------------------------------
 
     def _evaluate_epoch(self) -> Evaluation:
+        self._refuse_broken_weights()
         evaluation = self._evaluate()
         self.observer.evaluated(self._epoch, evaluation)
         self._note("evaluation", self._epoch, evaluation.summary())
@@ -296,9 +297,22 @@ class Trainer:
             f"{self.job.train.learning_rate}, or set train.clip_gradient_norm"
         )
 
+    def _refuse_broken_weights(self) -> None:
+        """TrainingError if one is not finite. A step's loss is that of before its update, so it does not tell
+        what the update broke."""
+        for name, tensor in (*self.student.named_parameters(), *self.student.named_buffers()):
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                train = self.job.train
+                raise TrainingError(
+                    f"{self.job.name}: {name} is not finite after step {self.step}; the last checkpoint is "
+                    f"kept. Lower train.learning_rate, now {train.learning_rate}, or set "
+                    "train.clip_gradient_norm"
+                )
+
     # -- checkpoint ---------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        self._refuse_broken_weights()
         # Before the checkpoint: what it has passed is listed.
         self.bad.write(self.run_dir, self.job.folder, self.world.rank)
         self.bad.count(self.world)

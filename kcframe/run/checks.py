@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kcframe.build.arms import Arm
-from kcframe.build.teachers import teacher_context
+from kcframe.assembly.arms import Arm
+from kcframe.assembly.teachers import teacher_context
 from kcframe.errors import PluginError, RecipeError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.data import DataSource

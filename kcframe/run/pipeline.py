@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kcframe.build.arms import resolve_arms
-from kcframe.build.source import build_source
-from kcframe.build.teacher_cache import check_teacher_cache
+from kcframe.assembly.arms import resolve_arms
+from kcframe.assembly.source import build_source
+from kcframe.assembly.teacher_cache import check_teacher_cache
 from kcframe.interfaces.data import DataSource
 from kcframe.recipe.schema import Recipe, StudentSpec
 from kcframe.report.build import build_report

@@ -21,7 +21,7 @@ from kcframe.cli.main import cli
 from kcframe.errors import DataError, RunDirError
 from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.storage.writing import writing
-from kcframe.students.picture_files import Found, list_files, read_pictures
+from kcframe.students.picture_files import PictureFile, list_files, read_pictures
 from kcframe.students.prediction_files import MAX_ON_PAGE, Page
 
 
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written_is_said_before_the_work(finished, picture
 
 
 def test_a_page_has_an_end(finished, tmp_path):
-    found = Found("x", np.zeros((2, 2, 1), np.uint8), "aGk=")
+    found = PictureFile("x", np.zeros((2, 2, 1), np.uint8), "aGk=")
     with open(tmp_path / "p.html", "wb") as file:
         page = Page(file, kcframe.load(finished))
         page.add([(found, [])] * (MAX_ON_PAGE + 7))

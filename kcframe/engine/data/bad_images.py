@@ -1,4 +1,4 @@
-"""Skips images that cannot be read, counts them and lists them in the run directory; too many are an error."""
+"""Images that cannot be read: they are skipped, counted and listed; too many are an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BadImages:
     """
 
     def __init__(self, num_images: int, max_fraction: float):
-        """num_images: of the whole split; max_fraction is a share of it, also if the stage uses only a part."""
+        """num_images: of the whole split, also if the stage uses a part. max_fraction: a share of them."""
         self.num_images, self.max_fraction = num_images, max_fraction
         self.reasons: dict[int, str] = {}
         self.total = 0
@@ -34,7 +34,7 @@ class BadImages:
         self._listed = 0
 
     def add(self, bad: dict[int, str], looked: int) -> None:
-        """Adds the bad ones of `looked` images. bad: image -> reason. Raises DataError if there are too many."""
+        """Adds the bad ones of `looked` images. bad: image -> reason. Raises DataError for too many."""
         self.reasons |= bad
         self._met |= set(bad)
         self.looked += looked
@@ -44,7 +44,7 @@ class BadImages:
             self._refuse(f"{len(self.reasons):,} images, {len(self._met):,} of the last {self.looked:,},")
 
     def count(self, world: World) -> None:
-        """Counts the bad images of all workers, each image once. All workers raise DataError if there are too many."""
+        """Counts the bad images of all workers, each once. Raises DataError, on all of them, for too many."""
         if world.size == 1 or not self.max_fraction or not world.any(bool(self.reasons)):
             return
         met = torch.zeros(self.num_images, device=world.device)
@@ -62,7 +62,7 @@ class BadImages:
         )
 
     def read(self, run_dir: RunDir, folder: str, rank: int, size: int = 1) -> None:
-        """Reads the lists from before an interruption: this worker's, and those of workers that no longer exist.
+        """Reads the lists from before an interruption: this worker's, and those of workers that are gone.
 
         rank: of this one of `size` workers. It takes over the lists of rank + size, rank + 2 * size and so
         on.
@@ -87,7 +87,7 @@ class BadImages:
 def load_in_full(
     images: ImageSet, indices: Tensor, order: Tensor, keys: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """Loads training pictures; a picture that cannot be read is replaced by the next readable one of the epoch.
+    """Loads training pictures; replaces an unreadable picture by the next readable one of the epoch.
 
     So every step has the same size, and the replacement does not depend on the number of workers.
 

@@ -42,9 +42,9 @@ def average_precision(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _ranked(scores: Tensor, columns: Tensor, positive_scores: Tensor) -> Tensor:
-    """int64 [p]: number of images that score at least positive_scores[p] in class columns[p]; sorts each class.
+    """int64 [p]: number of images with a score of at least positive_scores[p] in class columns[p].
 
-    columns: ascending.
+    columns: ascending. Sorts the scores of each class.
     """
     ranked = scores.T.contiguous().sort(dim=1).values  # one row per class
     ends = torch.bincount(columns, minlength=scores.shape[1]).cumsum(0).tolist()

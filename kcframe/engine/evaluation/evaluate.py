@@ -38,7 +38,7 @@ from kcframe.engine.data.bad_images import BadImages
 from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation.average_precision import MAX_SCORES, Ranking
 from kcframe.engine.model import Student
-from kcframe.errors import DataError
+from kcframe.errors import DataError, TrainingError
 from kcframe.interfaces.data import Labels
 from kcframe.taxonomy import Taxonomy
 
@@ -110,7 +110,8 @@ def evaluate(student: Student, split: Split, taxonomy: Taxonomy, settings: Setti
     """Measure a student on a split, whose labels are in the taxonomy's ids.
 
     The features [n, D'] are computed once and kept; of the logits there are MAX_LOGITS at a time, so that
-    memory grows neither with N nor with n x N_v. Raises DataError if no image can be read.
+    memory grows neither with N nor with n x N_v. Raises DataError if no image can be read,
+    TrainingError if logits are not finite.
     """
     was_training = student.training
     student.eval()
@@ -139,6 +140,8 @@ def evaluate(student: Student, split: Split, taxonomy: Taxonomy, settings: Setti
             for start in range(0, len(class_ids), step):
                 end = min(start + step, len(class_ids))
                 logits = _columns(student, shared, v, slice(start, end), settings)
+                if not bool(logits.isfinite().all()):
+                    raise TrainingError(f"the network's logits of vertical '{name}' are not finite")
                 ranking.add(logits, start)
                 for of_subset in rankings.values():
                     of_subset.add(logits, start)

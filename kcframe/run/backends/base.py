@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kcframe.engine.observer import Observer
@@ -31,6 +31,18 @@ class RunObserver(Protocol):
         """Whether everything should save its work and end."""
 
 
+def stages_failed(failures: Mapping[str, str], num_stages: int, num_blocked: int) -> str:
+    """What to say of stages that cannot be trained. failures: a stage as people call it -> why."""
+    lines = [f"  {why if why.startswith(name) else f'{name}: {why}'}" for name, why in failures.items()]
+    if num_blocked:
+        lines.append(f"  and {num_blocked} stages that need them did not begin")
+    return (
+        f"{len(failures)} of {num_stages} stages failed, the others are kept:\n"
+        + "\n".join(lines)
+        + "\nonce that is mended, the same command trains only what is missing"
+    )
+
+
 class Backend(ABC):
     """Runs stages, each after those that it needs."""
 
@@ -38,5 +50,7 @@ class Backend(ABC):
     def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
         """Run every stage to its end. stages: none stands before one that it needs.
 
-        Raises Interrupted once the observer says that it should stop and work is saved.
+        A stage that cannot be trained (TrainingError) stops only those that need it; when all others are
+        finished, a TrainingError names it. Raises Interrupted once the observer says that it should stop and
+        work is saved.
         """

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from kcframe.engine.world import World
-from kcframe.errors import RecipeError
+from kcframe.errors import RecipeError, TrainingError
 from kcframe.recipe.schema import Recipe
-from kcframe.run.backends.base import Backend, RunObserver
+from kcframe.run.backends.base import Backend, RunObserver, stages_failed
 from kcframe.stages.base import Stage
 from kcframe.stages.context import Context
 from kcframe.storage.run_dir import RunDir
@@ -20,9 +20,25 @@ class LocalBackend(Backend):
 
     def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
         world = World(device=choose_device(recipe.execution.device))
+        failures: dict[str, TrainingError] = {}
+        out_of_reach: set[str] = set()  # folders of stages that failed, or need one that did
         for stage in stages:
-            stage.run(Context.build(recipe, run_dir, world, observer.begin(stage)))
-            observer.end(stage)
+            if not out_of_reach.isdisjoint(stage.needs):
+                out_of_reach.add(stage.folder)
+                continue
+            try:
+                stage.run(Context.build(recipe, run_dir, world, observer.begin(stage)))
+            except TrainingError as error:
+                failures[str(stage)] = error
+                out_of_reach.add(stage.folder)
+                observer.say(str(error))
+            else:
+                observer.end(stage)
+        if failures:
+            if len(stages) == 1:
+                raise next(iter(failures.values()))
+            reasons = {name: str(error) for name, error in failures.items()}
+            raise TrainingError(stages_failed(reasons, len(stages), len(out_of_reach) - len(failures)))
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -23,7 +23,7 @@ from kcframe.engine.evaluation.evaluate import Evaluation
 from kcframe.engine.observer import Observer
 from kcframe.errors import Interrupted, TrainingError
 from kcframe.recipe.schema import Recipe
-from kcframe.run.backends.base import Backend, RunObserver
+from kcframe.run.backends.base import Backend, RunObserver, stages_failed
 from kcframe.run.backends.ray.cluster import (
     ClusterError,
     check_shared,
@@ -237,16 +237,10 @@ class _Run:
 
     def _conclude(self) -> None:
         if self.failures:
-            named = [(str(self.stages[folder]), text) for folder, text in self.failures.items()]
-            lines = [f"  {text if text.startswith(name) else f'{name}: {text}'}" for name, text in named]
-            if self.waiting and not self.stopped:
-                lines.append(f"  and {len(self.waiting)} stages that need them did not begin")
+            named = {str(self.stages[folder]): text for folder, text in self.failures.items()}
+            blocked = 0 if self.stopped else len(self.waiting)
             kind = TrainingError if self.given_up & set(self.failures) else WorkersLost
-            raise kind(
-                f"{len(named)} of {len(self.stages)} stages failed, the others are kept:\n"
-                + "\n".join(lines)
-                + "\nonce that is mended, the same command trains only what is missing"
-            )
+            raise kind(stages_failed(named, len(self.stages), blocked))
         if self.interrupted:
             raise Interrupted(self.interrupted[0])
         missing = [stage for stage in self.stages.values() if stage.folder in self.unfinished]

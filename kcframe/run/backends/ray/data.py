@@ -10,7 +10,7 @@ import numpy as np
 import ray.data
 import torch
 
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.engine.data.sampler import Sampler
 from kcframe.interfaces.toolkit.randomness import image_keys
 from kcframe.recipe.schema import Recipe
