@@ -1,7 +1,7 @@
-"""The user's mistakes, each with what to do about it.
+"""Errors that a user can cause. Each message says what to do.
 
-Anything a user can cause is a `KcframeError`: the command line prints its text and exits without a
-traceback. Anything else that escapes is our mistake.
+The command line prints the text of a `KcframeError` and exits without a traceback. Any other exception is a
+bug of kcframe.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable
 
 
 class KcframeError(Exception):
-    """Base of all errors meant for people. `exit_code` is the command's exit status."""
+    """Base class of all errors for users. `exit_code` is the exit status of the command."""
 
     exit_code = 1
 
 
 class RecipeError(KcframeError):
-    """One or more things are wrong in a recipe. `problems` holds one readable line each."""
+    """A recipe has one or more errors. `problems` has one readable line for each."""
 
     exit_code = 2
 
@@ -27,11 +27,11 @@ class RecipeError(KcframeError):
 
 
 class PluginError(KcframeError):
-    """A plugin is missing, broken, named twice, or returned something it must not."""
+    """A plugin is missing or broken, two have one name, or a plugin returned a wrong object."""
 
 
 class DataError(KcframeError):
-    """Images, labels or taxonomy are not what was promised."""
+    """Images, labels, taxonomy or weights are missing or wrong."""
 
 
 class RunDirError(KcframeError):
@@ -56,17 +56,17 @@ class Interrupted(KcframeError):
     exit_code = 130
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an error message: the nearest known name, else the list of names.
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of an error message: the nearest of the valid names, else a list of them.
 
     >>> did_you_mean("self-pased", ["none", "self-paced"])
     "did you mean 'self-paced'?"
     """
-    known = sorted(map(str, known))
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    names = sorted(map(str, names))
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    if not known:
+    if not names:
         return "nothing is known by any name here"
-    shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"known: {shown}"

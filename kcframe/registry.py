@@ -73,7 +73,7 @@ class Component:
 
 
 class PluginWarning(UserWarning):
-    """A plugin is left out."""
+    """A plugin is left out because it fails to load."""
 
 
 class Registry:
@@ -163,7 +163,7 @@ class Registry:
         return components
 
     def add_file(self, path: str) -> None:
-        """Registers a plugin that is one Python file. Raises PluginError, with the line, if it does not load."""
+        """Registers a plugin that is one Python file. Raises PluginError, with the line, if that fails."""
         file = Path(path)
         if not file.is_file():
             near = (
@@ -272,7 +272,14 @@ def _component(kind: str, provided: object, distribution: str, version: str, whe
     owner = f"{distribution} {version}"
     if isinstance(provided, Lazy):
         return Component(
-            kind, provided.name, provided.summary, provided.options, provided, distribution, version, where
+            kind=kind,
+            name=provided.name,
+            summary=provided.summary,
+            options=provided.options,
+            provided=provided,
+            distribution=distribution,
+            version=version,
+            where=where,
         )
     base = Lazy("", BASES[kind], PluginOptions, "").load()
     if not inspect.isclass(provided) or not issubclass(provided, base):
@@ -287,4 +294,13 @@ def _component(kind: str, provided: object, distribution: str, version: str, whe
     if not inspect.isclass(options) or not issubclass(options, PluginOptions):
         raise PluginError(f"{owner}: {provided.__name__}.Options must derive from PluginOptions")
     summary = (inspect.getdoc(provided) or "").strip().partition("\n")[0]
-    return Component(kind, name, summary, options, provided, distribution, version, where)
+    return Component(
+        kind=kind,
+        name=name,
+        summary=summary,
+        options=options,
+        provided=provided,
+        distribution=distribution,
+        version=version,
+        where=where,
+    )

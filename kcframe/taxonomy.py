@@ -86,12 +86,12 @@ class Taxonomy:
 
     @property
     def num_classes(self) -> int:
-        """N."""
+        """N, the number of classes."""
         return len(self.classes)
 
     @property
     def num_verticals(self) -> int:
-        """M."""
+        """M, the number of verticals."""
         return len(self.verticals)
 
     @property
@@ -101,7 +101,7 @@ class Taxonomy:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """(N_1, …, N_M)."""
+        """(N_1, …, N_M), the number of classes of each vertical."""
         return tuple(int(n) for n in np.diff(self.offsets))
 
     # -- ids --------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Taxonomy:
 
     @cached_property
     def class_slots(self) -> np.ndarray:
-        """int64 [S]: slots ordered by class. Class c has `class_slots[o[c]:o[c+1]]`, o = `class_slot_offsets`."""
+        """int64 [S]: slots by class; class c has `class_slots[o[c]:o[c+1]]`, o is `class_slot_offsets`."""
         return np.argsort(self.slot_class, kind="stable")
 
     @cached_property
@@ -157,7 +157,7 @@ class Taxonomy:
         return np.concatenate([[0], np.cumsum(counts)])
 
     def only(self, vertical: int) -> Taxonomy:
-        """One vertical's classes as a taxonomy of their own, renumbered in the order of its outputs."""
+        """A taxonomy with one vertical's classes only, renumbered in the order of its outputs."""
         names = [self.classes[c] for c in self.vertical_classes(vertical)]
         inside = set(names)
         parents = {
@@ -220,7 +220,7 @@ class Taxonomy:
 
     @classmethod
     def from_json(cls, text: str) -> Taxonomy:
-        """Read what `to_json` wrote. Raises DataError if it is something else."""
+        """Reads the text of `to_json`. Raises DataError if it is something else."""
         try:
             content = json.loads(text)
             if content["kcframe_taxonomy"] != FORMAT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 
 import pytest
@@ -304,6 +305,37 @@ def test_a_specialist_that_fails_stops_only_what_needs_it(tiny, tmp_path, monkey
     ]
     assert quiet.begun[-1] == "arm generalist"
     assert (tmp_path / "r/arms/generalist/result.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut"])
+def test_a_stage_whose_weights_are_not_whole_is_trained_again(damage, tiny, tmp_path):
+    path = tiny("specialists=null", "arms.student.objective=hard-bce")
+    results, _ = go(path, tmp_path / "r")
+    weights = tmp_path / "r/arms/student/weights.safetensors"
+    before = weights.read_bytes()
+    if damage == "gone":
+        weights.unlink()
+    else:
+        weights.write_bytes(b"" if damage == "empty" else before[:-10])
+    again, watcher = go(path, tmp_path / "r")
+    assert watcher.begun == ["arm student"]
+    assert watcher.said[0] == "arm student: its weights are gone or incomplete: it is trained again"
+    assert again == results
+    assert weights.read_bytes() == before
+
+
+def test_a_flipped_bit_in_a_specialist_is_told_and_teaches_nobody(tiny, tmp_path):
+    path = tiny()
+    go(path, tmp_path / "r")
+    shutil.rmtree(tmp_path / "r/arms/student")
+    weights = tmp_path / "r/specialists/vertical 0/weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-9] ^= 4
+    weights.write_bytes(bytes(data))
+    with pytest.raises(
+        RunDirError, match=r"specialists/vertical 0/weights.safetensors: damaged: the checksum"
+    ):
+        go(path, tmp_path / "r")
 
 
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):

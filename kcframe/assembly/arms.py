@@ -60,11 +60,16 @@ def asking_teachers(arms: Mapping[str, Arm]) -> dict[str, Arm]:
     return {name: arm for name, arm in arms.items() if arm.uses_teachers}
 
 
+def teacher_sources(spec: StudentSpec) -> tuple[TeacherSource, ...]:
+    """The teacher sources that an arm names, built."""
+    return tuple(construct("teacher", ref) for ref in spec.teachers)
+
+
 @lru_cache(maxsize=256)
 def _resolved(
     spec_json: str, lines: tuple[str, ...], registry: Registry
 ) -> tuple[Objective, tuple[TeacherSource, ...]]:
-    """registry: plugins may be added to a process; what another registry built is not the same.
+    """registry: what another registry has built is not the same.
 
     lines: where the recipe names the plugins, for messages; JSON does not hold them.
     """
@@ -72,8 +77,8 @@ def _resolved(
     objective = build_objective(_at(spec.objective, lines[0]))
     if not objective.uses_teachers:
         return objective, ()
-    refs = zip(spec.teachers, lines[1:], strict=True)
-    return objective, tuple(construct("teacher", _at(ref, line)) for ref, line in refs)
+    refs = tuple(_at(ref, line) for ref, line in zip(spec.teachers, lines[1:], strict=True))
+    return objective, teacher_sources(spec.model_copy(update={"teachers": refs}))
 
 
 def _at(ref: PluginRef, line: str) -> PluginRef:

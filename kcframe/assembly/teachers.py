@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kcframe.assembly.arms import Arm
+from kcframe.assembly.arms import Arm, teacher_sources
 from kcframe.assembly.saved import load_specialist, read_file
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
@@ -26,9 +26,10 @@ def teacher_context(source: DataSource, run_dir: RunDir, has_specialists: bool) 
 
 
 def build_teachers(arm: Arm, context: TeacherContext) -> list[Teacher]:
-    """All teachers of an arm, from files that are there by now."""
+    """All teachers of an arm, from files that are there by now. The sources are built anew: what one keeps of
+    its teachers is not another caller's."""
     teachers = []
-    for source in arm.sources:
+    for source in teacher_sources(arm.spec) if arm.uses_teachers else ():
         for teacher in source.teachers(context):
             teacher.provenance = f"{label(source)}: teacher '{teacher.name}'"
             check_label_map(teacher, context.taxonomy.num_classes)

@@ -1,6 +1,6 @@
-"""The built-in plugins, registered through the same hooks as anyone's.
+"""The built-in plugins. They use the same hooks as plugins of other distributions.
 
-Only options are imported here, so that listing and validating need no torch.
+This module imports their options only, so that listing and validating them does not import torch.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def evaluate_run(
     on = choose_device(device)
     arms = [arm] if arm else list(finished_arms(run_dir))
     first = load(url, arms[0])
-    pictures = find_pictures(data, split, overrides, run_dir, first.taxonomy, first.transform)
+    pictures = find_pictures(data, split, overrides, run_dir, first.taxonomy, transform=first.transform)
     settings = Settings(batch, on)
     specialists = measure_specialists(run_dir, pictures, first.taxonomy, settings)
     measured = {}

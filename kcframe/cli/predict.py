@@ -17,7 +17,7 @@ from kcframe.storage.remote import without_secrets
 
 if TYPE_CHECKING:
     from kcframe.students.load import Guess
-    from kcframe.students.picture_files import Found
+    from kcframe.students.picture_files import PictureFile
     from kcframe.students.prediction_files import Row
 
 SHOWN = 40  # pictures in the terminal's table
@@ -68,7 +68,7 @@ def predict_pictures(
     classifier = load(run, device=choose_device(device))
     places, left_out = list_files(pictures)
     shown: list[Row] = []
-    bad: list[Found] = []
+    bad: list[PictureFile] = []
     to_file = any(target is not None for target in (json_file, parquet, html))
     with outputs(classifier, json_file, parquet, html) as writers:
         for read in read_pictures(places, classifier.transform, batch, html is not None):

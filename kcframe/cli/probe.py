@@ -69,7 +69,7 @@ def command(
     )
     rows: list[Probed] = []
     with console.status("") as status:
-        for row in probe(classifier, task, counts, repeats, seed, settings):
+        for row in probe(classifier, task, counts, repeats, seed, settings=settings):
             rows.append(row)
             status.update(Text(f"{row.features}, {row.shots} shots"))
     console.print(_table(rows, counts, repeats))

@@ -75,13 +75,17 @@ class TrainStep:
 
     def _forward_and_backward(self, batch: Batch, pace: Pace) -> Outcome:
         """Add the batch's gradients to the parameters, some images at a time."""
+        passes = list(batch.passes(self.images_per_pass))
+        filtered = self.train.gradient_filter
+        # What the passes may leave out adds up like the sides of a right angle, see `gradient_filter`.
+        error = None if filtered == "off" else filtered / len(passes) ** 0.5
         outcomes = []
-        for some in batch.passes(self.images_per_pass):
+        for some in passes:
             with self._autocast():
-                outcomes.append(self._one_pass(some, pace))
+                outcomes.append(self._one_pass(some, pace, error))
         return reduce(Outcome.plus, outcomes)
 
-    def _one_pass(self, batch: Batch, pace: Pace) -> Outcome:
+    def _one_pass(self, batch: Batch, pace: Pace, filter_error: float | None) -> Outcome:
         images = batch.images.to(self.world.device, non_blocking=True)
         targets = self._targets(batch, images, pace.temperatures)
         return backward_by_block(
@@ -93,7 +97,7 @@ class TrainStep:
             # Each worker and pass divides by the whole batch, so that sums are the whole batch's mean.
             batch_size=batch.whole,
             workspace=self.workspace,
-            filter_error=None if self.train.gradient_filter == "off" else self.train.gradient_filter,
+            filter_error=filter_error,
         )
 
     def _targets(

@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Loop:
-    """How this process goes through a job; nothing here changes what is learned, but for rounding.
+    """How this process goes through a job; nothing here is part of a stage's settings.
 
     loader_workers: processes that load pictures ahead; 0: none. images_per_pass: see
     `execution.images_per_pass`.
@@ -99,6 +99,7 @@ class Trainer:
         self._refuse_too_many_workers()
         self.num_steps = self.sampler.batches_per_epoch * job.train.epochs
         self.step = 0
+        self._whole_at = -1  # the step after which all weights were last seen to be finite
         optimizer, objective = build_optimizer(self.student, job.train), job.objective.to(world.device)
         self.one_step = TrainStep(
             self.student,
@@ -240,7 +241,10 @@ class Trainer:
         assert self.job.evaluator is not None  # nobody asks for figures where nothing gives them
         devices = [self.world.device] if self.world.device.type == "cuda" else []
         with torch.random.fork_rng(devices), self.finished_network() as network:
-            return self.job.evaluator(network)
+            try:
+                return self.job.evaluator(network)
+            except TrainingError as error:
+                raise TrainingError(f"{self.job.name}: after step {self.step}: {error}") from None
 
     def _note(self, kind: str, epoch: float, readings: dict[str, Any]) -> None:
         line = {"kind": kind, "step": self.step, "epoch": epoch, **readings}
@@ -300,8 +304,13 @@ class Trainer:
     def _refuse_broken_weights(self) -> None:
         """TrainingError if one is not finite. A step's loss is that of before its update, so it does not tell
         what the update broke."""
-        for name, tensor in (*self.student.named_parameters(), *self.student.named_buffers()):
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if self._whole_at == self.step:
+            return
+        self._whole_at = self.step
+        for name, tensor in self.student.named_parameters():
+            # Both ends are nan if anything is: no copy of a large matrix is needed.
+            ends = torch.stack(tensor.detach().aminmax()) if tensor.is_floating_point() else None
+            if ends is not None and not bool(ends.isfinite().all()):
                 train = self.job.train
                 raise TrainingError(
                     f"{self.job.name}: {name} is not finite after step {self.step}; the last checkpoint is "

@@ -1,4 +1,4 @@
-"""The interface of backbones: images to features."""
+"""The interface of backbones: from images to features."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Backbone(nn.Module, ABC):
             self.num_features = 512
         def forward(self, images): ...
 
-    Convolutions mostly train faster if the constructor ends with
-    `self.to(memory_format=torch.channels_last)`; then cut their maps with `flatten`, not with `view`.
+    Convolutions usually train faster if the constructor ends with
+    `self.to(memory_format=torch.channels_last)`. Then reshape their maps with `flatten`, not with `view`.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[PluginOptions]] = PluginOptions
     num_features: int
     channels: int
-    """The channels its `forward` takes; set it where it differs from the data source's."""
+    """The number of channels that `forward` takes. Set it if it differs from the data source's."""
 
     published_parameters: ClassVar[float | None] = None
-    """What the backbone's source counts for it, for `kcframe describe` to compare with; else None."""
+    """Number of parameters that the backbone's publication states, for `kcframe describe`; or None."""
 
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
-    """Its own normalisation, (x - mean) / std a channel; one value serves all channels."""
+    """The normalisation of its images, (x - mean) / std per channel; one value is used for all channels."""
 
     input_size: int | None = None
-    """The side its images are resized to, in pixels; None takes them as they come."""
+    """The side, in pixels, that its images are resized to; None: no resizing."""
 
     def __init__(self, options: PluginOptions, channels: int, image_size: int):
         """channels, image_size: of the data source's pictures [B, channels, image_size, image_size]."""

@@ -1,7 +1,7 @@
-"""The interface of callbacks: told what a stage does, to show it or keep it elsewhere.
+"""The interface of callbacks: they receive the progress of a stage, to show it or to store it elsewhere.
 
-A callback watches. It changes nothing of what is learned, and one that fails is switched off, with a
-line that says why: a tracker's server that is down never costs a run.
+A callback must not change the training. If it raises an error, it is switched off with a message, and the run
+goes on: so a tracker's server that is down does not stop a run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Readings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StageInfo:
-    """What is about to be trained.
+    """The stage that is about to be trained.
 
-    name: e.g. 'arm +D+SC'. folder: the stage's, below run_dir (a path or fsspec URL), e.g. 'arms/+D+SC'.
-    settings: the part of the recipe that decides the stage, as plain values. verticals: M names.
-    step: finished steps of num_steps, not 0 where an interrupted stage goes on.
+    name: e.g. 'arm +D+SC'. folder: the stage's folder below run_dir, e.g. 'arms/+D+SC'. run_dir: a path or
+    fsspec URL. settings: the part of the recipe that determines the stage, as plain values. verticals: M
+    names. step: number of finished steps, of num_steps; above 0 if an interrupted stage continues.
     """
 
     name: str
@@ -35,7 +35,7 @@ class StageInfo:
 
     @property
     def place(self) -> str:
-        """The stage's folder, to be shown or noted: without user and password of run_dir's URL."""
+        """URL of the stage's folder for messages and records, without user and password."""
         return without_secrets(f"{self.run_dir}/{self.folder}")
 
 
@@ -46,7 +46,7 @@ class Callback:
         name = "shout"
         def evaluated(self, readings): print("MPVAP", readings["mpvap"], "!")
 
-    One object is made for each stage, in the process that trains it (worker 0's).
+    One object is made per stage, in the process of worker 0.
     """
 
     name: ClassVar[str]
@@ -56,17 +56,17 @@ class Callback:
         self.options = options
 
     def begin(self, stage: StageInfo) -> None:
-        """Before the stage's first step, or the first after an interruption."""
+        """Called before the stage's first step, or before the first step after an interruption."""
 
     def step(self, readings: Readings) -> None:
-        """A logged step, every `train.log_every`: the line that metrics.jsonl gets.
+        """Called every `train.log_every` steps with the values that are written to metrics.jsonl.
 
-        'step', 'epoch', 'loss', 'terms' (name -> its sum), 'learning_rate', 'vertical_loss' ([M], smoothed)
-        and what the pacing's `readings` give, each [M].
+        They are 'step', 'epoch', 'loss', 'terms' (name -> sum), 'learning_rate', 'vertical_loss' ([M],
+        smoothed) and the results of the pacing's `readings`, each [M].
         """
 
     def evaluated(self, readings: Readings) -> None:
-        """An evaluation: 'step', 'epoch', 'mpvap', 'top1', 'top5' (percent) and 'per_vertical'."""
+        """Called after an evaluation: 'step', 'epoch', 'mpvap', 'top1', 'top5' (percent), 'per_vertical'."""
 
     def end(self, finished: bool) -> None:
-        """The stage's last words. finished: False if it was interrupted or failed."""
+        """Called at the end of the stage. finished: False if it was interrupted or failed."""

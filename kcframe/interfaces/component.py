@@ -1,7 +1,7 @@
-"""What a hook may return: a plugin class, or a `Lazy` reference to one.
+"""The return values of hooks: plugin classes, or `Lazy` references to them.
 
-A class is simplest. A `Lazy` reference lets kcframe list the plugin and validate its options without
-importing the plugin's module (and with it torch); the built-in plugins are all given this way.
+A class is simplest. With a `Lazy` reference kcframe can list the plugin and validate its options without
+importing the plugin's module (and torch with it). All built-in plugins use `Lazy` references.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from kcframe.interfaces.options import PluginOptions
 
 
 def label(plugin: object) -> str:
-    """What to call a plugin's object in messages: kind, name, distribution and the recipe's line."""
+    """Name of a plugin's object in messages: kind, name, distribution, and line of the recipe."""
     return getattr(plugin, "provenance", None) or type(plugin).__name__
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """A plugin that is imported when it is first built.
+    """A reference to a plugin, which is imported when it is first built.
 
-    name: as a recipe says it. target: "package.module:Class". options: the class's `Options`.
+    name: the plugin's name in recipes. target: "package.module:Class". options: the class's `Options`.
     summary: one line for `kcframe plugins`.
     """
 
@@ -31,7 +31,7 @@ class Lazy:
     summary: str
 
     def load(self) -> type:
-        """Import and return the class. Raises ImportError or AttributeError if it is not there."""
+        """Imports and returns the class. Raises ImportError or AttributeError if it does not exist."""
         module, _, attribute = self.target.partition(":")
         loaded: type = getattr(import_module(module), attribute)
         return loaded

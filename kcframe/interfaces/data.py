@@ -1,8 +1,8 @@
-"""The interface of data sources: where images and labels come from.
+"""The interface of data sources: images and labels.
 
-A source knows its taxonomy and has image sets, one a split. An image set knows all its labels without
-decoding a picture, and makes pictures a batch at a time. Everything random about a picture comes from
-the key it is given, so order, batch size and the number of workers never change what an image is.
+A source has a taxonomy and one image set per split. An image set has the labels of all its images without
+decoding them, and loads pictures in batches. All randomness of a picture is a function of the key that is
+passed with it. So a picture does not depend on order, batch size or number of workers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LIKELY = 0.5
 class Labels:
     """Multi-label targets of n images, sparse: image i has `classes[offsets[i]:offsets[i+1]]`.
 
-    offsets: int64 [n+1]; classes: int32 [total], class ids, ascending within an image, with all
-    ancestors already in (`Taxonomy.with_ancestors`). values: float32 [total], in (0, 1], how sure each label
-    is: what it is as a target of eq. 1; None: all 1. Figures count those of LIKELY and more.
+    offsets: int64 [n+1]. classes: int32 [total], class ids, ascending within an image, with all ancestors
+    (`Taxonomy.with_ancestors`). values: float32 [total] in (0, 1], the labels' confidences, which are the
+    targets of eq. 1; None: all 1. Figures count labels with a confidence of LIKELY or more.
     """
 
     offsets: Tensor
@@ -37,7 +37,7 @@ class Labels:
 
     @classmethod
     def from_lists(cls, labels: Iterable[Iterable[int]]) -> Labels:
-        """From one list of class ids an image."""
+        """From one list of class ids per image."""
         rows = [list(row) for row in labels]
         counts = torch.tensor([0] + [len(row) for row in rows], dtype=torch.int64)
         flat = [class_id for row in rows for class_id in row]
@@ -47,7 +47,7 @@ class Labels:
         return len(self.offsets) - 1
 
     def of(self, index: int) -> list[int]:
-        """Class ids of one image."""
+        """The class ids of one image."""
         return self.classes[self.offsets[index] : self.offsets[index + 1]].tolist()
 
     def rows(self) -> Tensor:
@@ -55,27 +55,27 @@ class Labels:
         return torch.repeat_interleave(torch.arange(len(self)), self.offsets.diff())
 
     def sure(self) -> Tensor:
-        """float32 [total]: `values`, or 1 for each where nothing is doubted."""
+        """float32 [total]: the confidences; all 1 if the data has none."""
         return torch.ones(len(self.classes)) if self.values is None else self.values
 
     def likely(self) -> Labels:
-        """Those of which nobody doubts, or of which more doubt that they are wrong."""
+        """Labels with confidence >= 0.5 (LIKELY); all labels if the data has no confidences."""
         if self.values is None:
             return self
         return self._some(self.values >= LIKELY, self.classes)
 
     def restrict(self, new_ids: Tensor) -> Labels:
-        """Only some classes, renumbered. new_ids: int [N], each class's new id, -1 to leave it out."""
+        """The labels of some classes, renumbered. new_ids: int [N], each class's new id; -1 leaves it out."""
         renumbered = new_ids.to(torch.int32)[self.classes.long()]
         return self._some(renumbered >= 0, renumbered)
 
-    def _some(self, kept: Tensor, classes: Tensor) -> Labels:
-        counts = torch.bincount(self.rows()[kept], minlength=len(self))
+    def _some(self, mask: Tensor, classes: Tensor) -> Labels:
+        counts = torch.bincount(self.rows()[mask], minlength=len(self))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Labels(offsets, classes[kept], None if self.values is None else self.values[kept])
+        return Labels(offsets, classes[mask], None if self.values is None else self.values[mask])
 
     def take(self, indices: Tensor) -> Labels:
-        """The labels of some images, in the order asked for. indices: int64 [B]."""
+        """The labels of some images, in the order of `indices` (int64 [B])."""
         counts = self.offsets.diff()[indices]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         within = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], counts)
@@ -84,18 +84,20 @@ class Labels:
 
 
 def known_images(labels: Labels, absent: Labels | None = None) -> Tensor:
-    """int64: the images that have a label, or something that is known to be absent."""
-    known = labels.offsets.diff()
+    """int64: the images that have a label or a class that is known to be absent."""
+    num_known = labels.offsets.diff()
     if absent is not None:
-        known = known + absent.offsets.diff()
-    return (known > 0).nonzero().flatten()
+        num_known = num_known + absent.offsets.diff()
+    return (num_known > 0).nonzero().flatten()
 
 
 @dataclass(frozen=True)
 class ReadCost:
-    """Of one picture, on average: requests to the storage, and bytes that it sends. room: bytes of pictures,
-    of both splits together, that a machine keeps: if they are no more, each is paid for once, else each
-    time that it is read."""
+    """The mean cost of reading one picture.
+
+    requests: to the storage. bytes: that it sends. room: bytes of pictures, of both splits together, that a
+    machine can keep. If all pictures fit, each is fetched once, else at every read.
+    """
 
     requests: float
     bytes: float
@@ -103,52 +105,60 @@ class ReadCost:
 
 
 class ImageSet(ABC):
-    """The images of one split. `labels` has one entry an image."""
+    """The images of one split. `labels` has one entry per image."""
 
     labels: Labels
 
     absent: Labels | None = None
-    """Classes that are known not to be in each image. None: all that are not labels. Otherwise what is
-    neither a label nor absent is unknown: hard targets and average precision leave it out."""
+    """For each image, the classes that are known to be absent. None: all classes that are not labels.
+
+    Otherwise a class that is neither a label nor absent is unknown: hard targets and average precision ignore
+    it.
+    """
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
     def load(self, indices: Tensor, keys: Tensor | None) -> Tensor:
-        """Pictures as float32 [B, C, H, W] in 0..1, all of the source's channels and size.
+        """Pictures as float32 [B, C, H, W] in 0..1, with the source's number of channels and size.
 
-        indices: int64 [B]. keys: int64 [B], one a picture, the only source of randomness for its
-        augmentation; None asks for the picture without augmentation (evaluation).
-        Raises DataError, naming the file, for a picture that cannot be read.
+        indices: int64 [B]. keys: int64 [B], one per picture, the only source of randomness for its
+        augmentation; None: pictures without augmentation (evaluation). Raises DataError, naming the file, for
+        a picture that cannot be read.
         """
 
     def load_readable(self, indices: Tensor, keys: Tensor | None) -> tuple[Tensor, dict[int, str]]:
-        """As `load`, but a picture that cannot be read is no error.
+        """Like `load`, but a picture that cannot be read is no error.
 
-        Returns the pictures, and for each row that holds none the reason, which names the file. What says
-        nothing of the picture itself (a storage that fails) is raised all the same.
+        Returns the pictures, and row -> reason, with the file's name, for the rows that have no picture.
+        Errors that are not of the picture itself (the storage fails) are still raised.
         """
         return self.load(indices, keys), {}
 
     def read_cost(self) -> ReadCost | None:
-        """What reading costs the storage; None: pictures are made, or lie in memory."""
+        """The cost of reading for the storage; None if pictures are computed or in memory."""
         return None
 
     @property
     def groups(self) -> Tensor | None:
-        """int64 [n]: images with the same number have something in common that a validation cut must not
-        split (a font face, a film, a patient); None if every image stands for itself."""
+        """int64 [n]: a group number per image; None: every image is its own group.
+
+        A validation split never splits a group. Give images the same number if they have something in common,
+        for example a font face, a film or a patient.
+        """
         return None
 
     @property
     def told_apart(self) -> dict[str, Tensor]:
-        """Name -> bool [n]: images of which mpvap is also told by themselves, say, of films that training
-        knows, and of others."""
+        """Name -> bool [n]: subsets of the images for which mpvap is also reported separately.
+
+        For example images of films that training uses, and images of other films.
+        """
         return {}
 
     def name(self, index: int) -> str:
-        """What to call an image in errors and reports: a file name, say."""
+        """Name of an image in errors and reports, for example its file name."""
         return f"image {index}"
 
 
@@ -180,16 +190,22 @@ class DataSource(ABC):
 
     @abstractmethod
     def split(self, name: str) -> ImageSet:
-        """The images of 'train' or 'test'. They share nothing: no picture is in both."""
+        """The images of 'train' or 'test'. No picture is in both."""
 
     max_bad_fraction: float = 0.0
-    """The share of images that may be missing or damaged: they are skipped, counted and listed. More stop the
-    run; with 0 the first one does."""
+    """The share of images that may be missing or damaged.
+
+    Such images are skipped, counted and listed. If there are more, the run stops; with 0 it stops at the
+    first one.
+    """
 
     transform: Transform | None = None
-    """What makes of a picture from elsewhere what `load` gives without keys; kept with the networks that are
-    trained, so that they can be used without the source. None: the middle square, in this size."""
+    """Converts any picture to the form that `load` returns without keys.
+
+    It is stored with trained networks, so that they can be used without the source. None: the middle square,
+    resized to `image_size`.
+    """
 
     def describe(self) -> dict[str, object]:
-        """Facts for the run directory and report: counts, what was left out and why."""
+        """Facts for the run directory and the report: counts, and what was left out for which reason."""
         return {}

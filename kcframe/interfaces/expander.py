@@ -1,8 +1,8 @@
-"""The interface of capacity expanders: what sits between a backbone's features and the classifiers.
+"""The interface of capacity expanders: the layers between a backbone's features and the classifiers.
 
-The head works one vertical's block at a time, so an expander has two halves: `shared` runs once a
-batch, `block` once a vertical. The head then applies that vertical's classifier [N_v, hidden], which is
-learned, unless the expander brings one of its own.
+The head processes one vertical's block at a time. So an expander has two parts: `shared` runs once per batch,
+`block` once per vertical. The head then applies the vertical's classifier [N_v, hidden]: a learned linear
+layer, or one that the expander provides.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ class Expander(nn.Module, ABC):
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
     rowwise: bool = False
-    """True says that an image's hidden units depend on that image alone (no batch statistics, nothing
-    random): only then may `train.gradient_filter` leave images out of a block's backward products."""
+    """True: an image's hidden units depend on that image alone (no batch statistics, nothing random).
+
+    `train.gradient_filter`, which leaves images out of a block's backward products, needs this.
+    """
 
     def __init__(self, options: PluginOptions, num_features: int, sizes: Sequence[int]):
         """num_features: D of the backbone. sizes: (N_1, …, N_M)."""
@@ -41,25 +43,25 @@ class Expander(nn.Module, ABC):
         self.options = options
 
     def shared(self, features: Tensor) -> Tensor:
-        """features [B, D] -> what all verticals see [B, D']. Default: the features themselves."""
+        """features [B, D] -> the input of all verticals' blocks [B, D']. Default: the features themselves."""
         return features
 
     @abstractmethod
     def block(self, vertical: int, shared: Tensor) -> Tensor:
         """shared [B, D'] -> one vertical's hidden units [B, block_features(vertical)].
 
-        May not depend on other verticals' blocks, and gradients flow to `shared` through autograd.
+        Must not depend on other verticals' blocks. Gradients flow to `shared` through autograd.
         """
 
     @abstractmethod
     def block_features(self, vertical: int) -> int:
-        """How many hidden units that vertical's classifier sees."""
+        """Number of hidden units that are the input of the vertical's classifier."""
 
     def classifier(self, vertical: int, size: int, bias: bool) -> nn.Module | None:
-        """A classifier of its own: a new module, [B, block_features(vertical)] -> logits [B, size].
+        """The vertical's classifier, a new module: [B, block_features(vertical)] -> logits [B, size].
 
-        size: N_v. bias: whether the recipe gives classes biases; then the module has a parameter `bias`
-        [size], whose start the head sets. A pacing's `start` may set it, too, and multiply a tensor
-        `weight` in place. None, the default: an nn.Linear, which is learned.
+        Default: None, for a learned nn.Linear. size: N_v. bias: whether the recipe gives classes biases; then
+        the module must have a parameter `bias` [size], which the head initialises. A pacing's `start` may
+        also set it, and may multiply a tensor `weight` in place.
         """
         return None

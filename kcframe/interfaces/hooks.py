@@ -1,4 +1,4 @@
-"""The marker a plugin puts on the functions kcframe calls.
+"""The marker for the functions of a plugin that kcframe calls.
 
 from kcframe.interfaces.hooks import hookimpl
 
@@ -17,7 +17,7 @@ import pluggy
 PROJECT = "kcframe"
 
 API, OLDEST_API = 1, 1
-"""Versions of the plugin interfaces: this kcframe's, and the oldest that it still runs."""
+"""Versions of the plugin interfaces: the current one, and the oldest one that this kcframe supports."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 _marker = pluggy.HookimplMarker(PROJECT)
@@ -26,10 +26,10 @@ Hook = Callable[..., Any]
 
 
 def hookimpl(function: Hook | None = None, *, api: int = API) -> Any:
-    """Mark a function as an implementation of a hook.
+    """Marks a function as an implementation of a hook.
 
-    api: the version of the interfaces that the plugin was written for. With it a kcframe that speaks
-    another one says so, instead of failing somewhere inside.
+    api: the version of the interfaces that the plugin was written for. A kcframe that does not support it
+    reports that as an error.
     """
 
     def marked(implementation: Hook) -> Any:

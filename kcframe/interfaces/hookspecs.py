@@ -1,4 +1,4 @@
-"""Every hook: its signature and one line. All of them run once, at start-up."""
+"""All hooks with their signatures. Each runs once, at start-up."""
 
 from __future__ import annotations
 

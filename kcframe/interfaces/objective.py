@@ -1,4 +1,4 @@
-"""The interface of objectives: paced logits and targets of one vertical's block to named losses."""
+"""The interface of objectives: from paced logits and targets of one vertical's block to named losses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kcframe.interfaces.options import PluginOptions
 
 @dataclass(frozen=True)
 class SparseTargets:
-    """Targets that are zero but for a few entries, in a matrix of `shape`.
+    """Targets as a sparse matrix of `shape`; entries that are not listed are 0.
 
-    rows, columns: int64 [n], rows ascending; values: float32 [n]; no (row, column) stands twice.
+    rows, columns: int64 [n], rows ascending. values: float32 [n]. Each (row, column) occurs once.
     """
 
     rows: Tensor
@@ -26,13 +26,13 @@ class SparseTargets:
     shape: tuple[int, int]
 
     def dense(self) -> Tensor:
-        """float32 `shape`."""
+        """The whole matrix, float32 of `shape`."""
         full = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
         full[self.rows, self.columns] = self.values
         return full
 
     def in_turn(self, starts: Sequence[int]) -> list[SparseTargets]:
-        """Cut before each of the rows `starts`, ascending from 0; rows are counted from the cut."""
+        """Splits the matrix before each row of `starts` (ascending, from 0). Each part has rows from 0 on."""
         first = torch.tensor(starts, device=self.rows.device)
         cuts = [*torch.searchsorted(self.rows, first).tolist(), len(self.rows)]
         ends = [*starts[1:], self.shape[0]]
@@ -49,13 +49,12 @@ class SparseTargets:
 
 @dataclass(frozen=True)
 class BlockTargets:
-    """What the B images of a batch should be in one vertical's N_v classes.
+    """The targets of the B images of a batch for one vertical's N_v classes.
 
-    hard: 1 for each label, less where the data is less sure. soft: the teachers' probabilities (eq. 2's
-    z*), or None where no teacher is asked. Everything not listed is 0: a negative, not a gap; only where
-    the data knows of gaps (absent is not None) is what is neither in hard nor in absent unknown.
-    temperature_scale: what the pacing multiplies this vertical's temperature by, a number or a tensor of
-    one.
+    hard: 1 for each label, or its confidence if the data has confidences. soft: the teachers' probabilities
+    (z* of eq. 2), or None without teachers. An entry that is not listed is 0, a negative. Exception: if
+    absent is not None, entries that are in neither hard nor absent are unknown. temperature_scale: factor of
+    the pacing for this vertical's temperature, a number or a tensor with one element.
     """
 
     vertical: int
@@ -65,11 +64,11 @@ class BlockTargets:
     absent: SparseTargets | None = None
 
     def in_turn(self, starts: Sequence[int]) -> list[BlockTargets]:
-        """The targets of the images from each of `starts` (ascending from 0) to the next."""
+        """Splits the targets before each of the images `starts` (ascending, from 0)."""
         hard = self.hard.in_turn(starts)
         soft, absent = (
-            [None] * len(starts) if each is None else each.in_turn(starts)
-            for each in (self.soft, self.absent)
+            [None] * len(starts) if targets is None else targets.in_turn(starts)
+            for targets in (self.soft, self.absent)
         )
         return [
             BlockTargets(self.vertical, hard, soft, self.temperature_scale, absent)
@@ -91,25 +90,25 @@ class Objective(nn.Module, ABC):
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
     uses_teachers: bool = False
-    """True asks the engine to run teachers and fill `BlockTargets.soft`."""
+    """True: the engine runs teachers and fills `BlockTargets.soft`."""
 
     num_kept: int | None = None
-    """K: how many of a teacher's most probable classes are kept an image; None keeps all."""
+    """K: number of a teacher's most probable classes that are used per image; None: all."""
 
     handles_unknown: bool = False
-    """True says that `BlockTargets.absent` is looked at: without it, data with unknown labels is refused."""
+    """True: the objective uses `BlockTargets.absent`. If False, data with unknown labels is an error."""
 
     has_closed_form: bool = False
-    """True says that `gradient` is there too: faster than autograd on `forward`, and never needed."""
+    """True: the objective has `gradient`, too. It is optional, and faster than autograd on `forward`."""
 
     def __init__(self, options: PluginOptions):
         super().__init__()
         self.options = options
 
     def soften(self, teacher_logits: Tensor, temperature_scale: Tensor | float = 1.0) -> Tensor:
-        """A teacher's logits [b, C] -> the probabilities kept as soft targets.
+        """A teacher's logits [b, C] -> the probabilities that are used as soft targets.
 
-        temperature_scale: what the pacing multiplies the temperature by, [C] or a number.
+        temperature_scale: factor of the pacing for the temperature, [C] or a number.
         """
         return (teacher_logits / temperature_scale).sigmoid()
 
@@ -117,16 +116,17 @@ class Objective(nn.Module, ABC):
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
         """Paced logits [B, N_v] -> named terms, each [B]: an image's loss, summed over the block's classes.
 
-        A term may also be a scalar, summed over images too; then no pacing can weigh images. The engine
+        A term may also be a scalar, the sum over images; then a pacing cannot weight images. The engine
         divides by the batch size, applies the pacing's weights and adds up the terms.
         """
 
     def gradient(
         self, logits: Tensor, targets: BlockTargets, share: Callable[[str], Tensor | float], out: Tensor
     ) -> dict[str, Tensor]:
-        """The terms of `forward`, each [b], and into `out` [b, N_v] the gradient of
-        sum over terms of share(its name) * its sum, with respect to the paced logits [b, N_v].
+        """Returns the terms of `forward`, each [b], and writes a gradient to `out` [b, N_v].
 
-        Called without autograd, with some of a block's images at a time; may not change `logits`.
+        It is the gradient, with respect to the paced logits [b, N_v], of the sum over terms of share(name of
+        the term) * (sum of the term). Called without autograd, with a part of a block's images at a time.
+        Must not change `logits`.
         """
         raise NotImplementedError

@@ -1,9 +1,9 @@
-"""Base of every plugin's options: a frozen pydantic model that refuses unknown names.
+"""Base class of every plugin's options: an immutable pydantic model that rejects unknown names.
 
     class Options(PluginOptions):
         rate: float = Field(0.5, gt=0, le=1, description="share of the gap closed a step")
 
-Free of torch, so that a recipe can be validated without it.
+This module does not import torch, so that a recipe can be validated without it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The interface of pacing: how fast each vertical learns.
 
-Pacing here is Knowledge Concentration's (eq. 4): a module on a vertical's logits, a weight a vertical
-computed from the progress of training (for all terms of the loss, or for each), a weight an image, a
-temperature a vertical, or all of them. (Curriculum learning's "pacing function", how many
-examples are shown when, is something else.)
+Pacing is meant as in Knowledge Concentration (eq. 4). A pacing may be a module on a vertical's logits, a
+weight per vertical that depends on the progress of training (one for the whole loss, or one per term), a
+weight per image, a temperature per vertical, or several of these. (The "pacing function" of curriculum
+learning, the number of examples at each time, is something else.)
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kcframe.interfaces.options import PluginOptions
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands, the same on all workers.
+    """The progress of training, the same on all workers.
 
-    step: steps finished, of num_steps. epoch: epochs finished (a fraction), of num_epochs.
-    loss: float32 [M], each vertical's loss an image, smoothed over steps (exponential, 0.98);
-    nan before the first step.
-    accuracy, teacher_accuracy: float32 [M], 0..1, smoothed likewise: of the training images with a label in
-    the vertical, the share whose first class there is a label, for the student and for its teachers; nan
-    before a vertical's first image. None unless the pacing sets `uses_accuracy`.
+    step: finished steps, of num_steps. epoch: finished epochs (with fraction), of num_epochs. loss: float32
+    [M], each vertical's loss per image, smoothed over steps (exponentially, 0.98); nan before the first step.
+    accuracy, teacher_accuracy: float32 [M] in 0..1, smoothed in the same way: the share of training images,
+    among those with a label in the vertical, whose most probable class of the vertical is a label; of the
+    student and of its teachers. nan before a vertical's first image; None unless the pacing sets
+    `uses_accuracy`.
     """
 
     step: int
@@ -53,14 +53,17 @@ class Pacing(nn.Module, ABC):
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
     learning_rate_scale: float = 1.0
-    """The learning rate of the pacing's own parameters, times the recipe's. They have no weight decay."""
+    """Factor for the learning rate of the pacing's own parameters, which have no weight decay."""
 
     uses_accuracy: bool = False
-    """True asks the engine to fill `Progress.accuracy` and `.teacher_accuracy`, at a small cost a step."""
+    """True: the engine fills `Progress.accuracy` and `.teacher_accuracy`, at a small cost per step."""
 
     has_closed_form: bool = False
-    """True says that `forward_` and `pull_back_` do what `forward` does, faster than autograd. They are used
-    where the objective has a closed form as well; a pacing that leaves `forward` alone needs neither."""
+    """True: `forward_` and `pull_back_` do the same as `forward` with autograd, but faster.
+
+    They are used if the objective has a closed form, too. A pacing that does not override `forward` needs
+    neither.
+    """
 
     def __init__(self, options: PluginOptions, sizes: Sequence[int], num_classes: int):
         """sizes: (N_1, …, N_M). num_classes: N."""
@@ -70,42 +73,44 @@ class Pacing(nn.Module, ABC):
         self.num_classes = num_classes
 
     def start(self, classifiers: Sequence[nn.Linear]) -> None:
-        """Called once before training: may set the classifiers' [N_v, hidden] weights and biases."""
+        """Called once before training; may set weights [N_v, hidden] and biases of the classifiers."""
 
     def forward(self, logits: Tensor, vertical: int) -> Tensor:
         """One vertical's logits [B, N_v] -> paced logits [B, N_v]. Default: unchanged."""
         return logits
 
     def forward_(self, logits: Tensor, vertical: int) -> Any:
-        """`forward` in place: logits [b, N_v], some of a block's images, become the paced ones.
+        """`forward` in place: changes logits [b, N_v], of a part of a block's images, into paced logits.
 
-        Called without autograd. Returns whatever `pull_back_` needs.
+        Called without autograd. Returns any value that `pull_back_` needs.
         """
         return None
 
     def pull_back_(self, gradient: Tensor, paced: Tensor, vertical: int, saved: Any) -> None:
-        """Turns dL/dpaced [b, N_v] into dL/dlogits in place, and adds to the `grad` of the pacing's own
-        parameters. paced: what `forward_` left; saved: what it returned."""
+        """Changes dL/dpaced [b, N_v] into dL/dlogits in place, and adds to `grad` of the pacing's parameters.
+
+        paced: the result of `forward_`. saved: the value that it returned.
+        """
 
     def weights(self, progress: Progress) -> Tensor | Mapping[str, Tensor] | None:
-        """float [M]: each vertical's share in the loss of the coming step. None: all 1.
+        """float [M]: each vertical's weight in the loss of the next step. None: all 1.
 
-        A mapping gives the objective's terms weights of their own: {"soft": [M], "hard": [M]}; a term that
-        is not in it keeps 1.
+        A mapping gives the terms of the objective different weights: {"soft": [M], "hard": [M]}. A term that
+        is not in it has weight 1.
         """
         return None
 
     def temperatures(self, progress: Progress) -> Tensor | None:
-        """float [M]: what the objective's temperature is multiplied by, in the coming step. None: all 1."""
+        """float [M]: factors for the objective's temperature in the next step. None: all 1."""
         return None
 
     def image_weights(self, logits: Tensor, targets: BlockTargets) -> Tensor | None:
-        """float [B]: each image's share in one vertical's loss. None: all 1.
+        """float [B]: each image's weight in one vertical's loss. None: all 1.
 
-        logits: paced, [B, N_v], detached. Needs an objective whose terms are [B].
+        logits: paced, [B, N_v], detached. The objective's terms must be [B].
         """
         return None
 
     def readings(self) -> dict[str, Tensor]:
-        """Named values a vertical, each float [M], written to the metrics: {"gamma": …}."""
+        """Named values per vertical, each float [M], which are written to the metrics: {"gamma": …}."""
         return {}

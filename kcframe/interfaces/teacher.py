@@ -1,8 +1,8 @@
-"""The interface of teachers: specialists that know some of the classes.
+"""The interface of teachers: specialists for some of the classes.
 
-A teacher declares its label map, its own normalisation and its input size, and is silent about every
-class outside its label map. A teacher source is the plugin: it brings one teacher or many. Label maps of
-names are read in `label_map`; outputs that are no logits yet become so in `log_odds`.
+A teacher has a label map, its own normalisation and its own input size. It gives no targets for classes
+outside its label map. The plugin is a teacher source, which provides one or more teachers. Module `label_map`
+reads label maps with class names; module `log_odds` converts outputs that are not logits.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kcframe.taxonomy import Taxonomy
 def prepare_images(
     images: Tensor, mean: Sequence[float], std: Sequence[float], input_size: int | None, channels: int
 ) -> Tensor:
-    """Pictures in 0..1 as one network wants them: its channels, size and normalisation.
+    """Converts pictures in 0..1 to the channels, size and normalisation of a network.
 
     images: float [B, C, H, W] -> float [B, channels, input_size, input_size]. Grey becomes colour by
-    repeating, colour grey by averaging.
+    repeating, and colour becomes grey by averaging.
     """
     if images.shape[1] != channels:
         images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
@@ -39,14 +39,14 @@ def prepare_images(
 
 
 class Teacher(nn.Module):
-    """A network, which of our classes its outputs are, and how it wants its images.
+    """A network with the class ids of its outputs and the form of its images.
 
-    name: for people; others may have the same. network: [b, channels, s, s] -> logits [b, C]. label_map:
-    int64 [C], the class id of each output, -1 for one that stands for no class. fingerprint: for a network
-    whose weights torch does not hold (a session of another library, say), text that changes when what it says
-    may; what such a teacher says can be kept only with one. Outputs with -1 are cut:
-    afterwards label_map is int64 [C'], the class ids of those kept, and columns int64 [C'], which of the
-    C they are, or None if all are kept.
+    name: for people; need not be unique. network: [b, channels, s, s] -> logits [b, C]. label_map: int64 [C],
+    the class id of each output, -1 for an output without a class. fingerprint: for a network whose weights
+    are not torch tensors (for example a session of another library), a text that changes whenever its outputs
+    may; without it the outputs of such a teacher cannot be cached. Outputs with -1 are removed: afterwards
+    label_map is int64 [C'], the class ids of the other outputs, and columns is int64 [C'], their indices
+    among the C, or None if none was removed.
     """
 
     label_map: Tensor
@@ -68,25 +68,25 @@ class Teacher(nn.Module):
         super().__init__()
         self.name, self.fingerprint = name, fingerprint
         self.network = network
-        kept = label_map != -1
+        used = label_map != -1
         self.num_outputs = len(label_map)
-        self.register_buffer("label_map", label_map[kept].long())
-        self.register_buffer("columns", None if kept.all() else kept.nonzero().flatten())
+        self.register_buffer("label_map", label_map[used].long())
+        self.register_buffer("columns", None if used.all() else used.nonzero().flatten())
         self.channels, self.mean, self.std, self.input_size = channels, tuple(mean), tuple(std), input_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: float [b, any channels, H, W] in 0..1, as the data source gives them -> logits [b, C'].
+        """images: float [b, any channels, H, W] in 0..1, from the data source -> logits [b, C'].
 
-        The sigmoid of a logit is that class's probability: this is what objectives soften. A softmax's own
-        logits will not do; `log_odds.from_softmax` makes these of them. Raises ValueError if outputs are
-        to be cut of a network that has not C of them.
+        The sigmoid of a logit must be the class's probability: objectives soften these logits. The logits of
+        a softmax are different; `log_odds.from_softmax` converts them. Raises ValueError if outputs are to be
+        removed, but the network does not have C outputs.
         """
         logits: Tensor = self.network(
             prepare_images(images, self.mean, self.std, self.input_size, self.channels)
         )
         if self.columns is None:
             return logits
-        # Cutting would hide it: the columns of some other network.
+        # Without this check, the columns of another network could be selected without an error.
         if logits.shape[1] != self.num_outputs:
             raise ValueError(
                 f"the network has {logits.shape[1]} outputs and the label map {self.num_outputs} entries"
@@ -96,12 +96,12 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True)
 class TeacherContext:
-    """What a teacher source may need.
+    """Facts and functions for a teacher source.
 
-    taxonomy: the run's. channels, image_size: of the data source's pictures. read: bytes of a file by path
-    or URL (any fsspec protocol). specialist_files: URLs of this run's specialists by vertical, empty if
-    it trains none. load_specialist: URL of a saved specialist -> (network: pictures in 0..1
-    [b, channels, s, s] -> logits [b, C], about: its 'classes' (C names), 'channels', 'image_size').
+    taxonomy: of the run. channels, image_size: of the data source's pictures. read: path or URL (any fsspec
+    protocol) -> bytes of the file. specialist_files: vertical -> URL of this run's specialist; empty if the
+    run trains none. load_specialist: URL of a saved specialist -> (network, about); network: pictures in 0..1
+    [b, channels, s, s] -> logits [b, C]; about: its 'classes' (C names), 'channels' and 'image_size'.
     """
 
     taxonomy: Taxonomy
@@ -124,21 +124,21 @@ class TeacherSource(ABC):
     Options: ClassVar[type[PluginOptions]] = PluginOptions
 
     needs_specialists: ClassVar[bool] = False
-    """True makes the run train its specialists before any arm with this source."""
+    """True: the run trains its specialists before any arm with this source."""
 
     def __init__(self, options: PluginOptions):
         self.options = options
 
     def check(self, context: TeacherContext) -> None:
-        """Says before the first stage is trained what `teachers` would say hours later.
+        """Reports errors before the first stage that `teachers` would report hours later. Default: no check.
 
-        For what is cheap: is the file there, does the label map fit, is the library installed. It runs
-        once, where the run is started, which may be a machine without the arms' accelerator. This run's
-        specialists are not there yet: `specialist_files` may be empty or name files to come. Raises
-        DataError or PluginError, as `teachers` does; unless overridden it does nothing.
+        It is for cheap checks: does the file exist, does the label map fit, is the library installed. It runs
+        once, on the machine that starts the run, which may not have the accelerator of the arms. The
+        specialists of this run do not exist yet: `specialist_files` may be empty, or name files that will be
+        written later. Raises DataError or PluginError, like `teachers`.
         """
         return None
 
     @abstractmethod
     def teachers(self, context: TeacherContext) -> list[Teacher]:
-        """The teachers, on the CPU. Raises DataError, naming file and class, if one does not fit."""
+        """The teachers, on the CPU. Raises DataError, with file and class, if one does not fit."""

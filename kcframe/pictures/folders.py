@@ -1,4 +1,4 @@
-"""Which pictures lie below a folder, on this machine or on any storage that fsspec knows."""
+"""Lists the pictures below a folder, on this machine or on any storage that fsspec knows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from kcframe.storage.remote import explained, storage_options, without_secrets
 
 
 class Listing(NamedTuple):
-    """root: a URL, whose filesystem has the folder. folder: its path there. name: what the user calls it.
+    """The picture files below one folder.
 
-    files: paths below the folder, in order. left_out: the number of other files, by ending.
+    root: a URL of the storage that has the folder. folder: the folder's path in that storage. name: the
+    folder as the user wrote it. files: paths below the folder, sorted. left_out: number of other files, by
+    ending.
     """
 
     root: str
@@ -32,8 +34,8 @@ class Listing(NamedTuple):
 def list_pictures(root: str, split: str, extensions: Sequence[str], anonymous: bool = False) -> Listing:
     """All pictures of a split, sorted, so that an image's index is the same on every machine.
 
-    Names that begin with a dot are passed over. Raises DataError if the folder is missing, cannot be
-    listed, or has no picture, and for a picture whose name is not UTF-8.
+    Skips names that begin with a dot. Raises DataError if the folder is missing, cannot be listed or has no
+    picture, and for a picture whose name is not UTF-8.
     """
     shown = without_secrets(root)
     name = f"{shown.rstrip('/')}/{split.strip('/')}"
@@ -43,13 +45,13 @@ def list_pictures(root: str, split: str, extensions: Sequence[str], anonymous: b
         if filesystem.isfile(path):
             raise DataError(f"data.options.root: '{shown}' is a file, not a folder")
         if not filesystem.isdir(folder):
-            below = [each.rstrip("/").rpartition("/")[2] for each in filesystem.ls(path, detail=False)]
+            below = [entry.rstrip("/").rpartition("/")[2] for entry in filesystem.ls(path, detail=False)]
             raise DataError(f"{name}: no such folder; {did_you_mean(split, below)}")
         return _listing(filesystem, folder, root, name, extensions)
 
 
 def list_folder(url: str, extensions: Sequence[str]) -> Listing:
-    """As `list_pictures`, of a folder that is no split: any URL, a bucket's root or '.' as well."""
+    """Like `list_pictures`, for a folder that is not a split: any URL, also the root of a bucket or '.'."""
     name = without_secrets(url)
     with _named(name, f"no folder '{name}'"):
         filesystem, folder = fsspec.url_to_fs(url, **storage_options(url, False))
@@ -61,7 +63,7 @@ def list_folder(url: str, extensions: Sequence[str]) -> Listing:
 
 @contextmanager
 def _named(name: str, missing: str) -> Iterator[None]:
-    """What a storage raises becomes a DataError that names the folder."""
+    """Turns an error of the storage into a DataError that names the folder."""
     try:
         yield
     except DataError:
@@ -75,9 +77,9 @@ def _named(name: str, missing: str) -> Iterator[None]:
 def _listing(
     filesystem: fsspec.AbstractFileSystem, folder: str, root: str, name: str, extensions: Sequence[str]
 ) -> Listing:
-    found = walk(folder) if isinstance(filesystem, LocalFileSystem) else filesystem.find(folder)
+    full_paths = walk(folder) if isinstance(filesystem, LocalFileSystem) else filesystem.find(folder)
     start = len(folder) + 1 if folder else 0
-    paths = [each[start:] for each in found]
+    paths = [path[start:] for path in full_paths]
     files, left_out = [], Counter[str]()
     for file in sorted(paths, key=lambda path: path.split("/")):
         shown = file.encode("utf-8", "backslashreplace").decode()
@@ -88,7 +90,7 @@ def _listing(
         if not stem or ending.lower() not in extensions:
             left_out[f".{ending}" if stem else "no ending"] += 1
             continue
-        if shown != file:  # neither the taxonomy nor the report could be written
+        if shown != file:  # the taxonomy and the report are UTF-8 files
             raise DataError(f"{name}/{shown}: the name is not UTF-8; rename it (convmv renames many at once)")
         files.append(file)
     if not files:
@@ -97,9 +99,9 @@ def _listing(
 
 
 def walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder of this machine, behind links too, without going round in circles.
+    """All files below a folder of this machine. Follows links, but not into a folder that it is already in.
 
-    fsspec's `find` follows no links to folders, and os.walk would go round.
+    fsspec's `find` does not follow links to folders, and os.walk follows circular links without end.
     """
     here = os.path.realpath(folder)
     if here in above:

@@ -1,4 +1,4 @@
-"""Options of the data sources whose pictures come with their labels: `webdataset` and `parquet`."""
+"""Options of the data sources that store each picture with its labels: `webdataset` and `parquet`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kcframe.pictures.stores.options import PictureOptions
 from kcframe.storage.remote import without_secrets
 
 
-def _as_list(given: object) -> object:
-    return (given,) if isinstance(given, str) else given
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 Addresses = Annotated[
@@ -20,7 +20,7 @@ Addresses = Annotated[
 
 
 class LabelledOptions(PictureOptions):
-    """Where the two splits are, and what their labels mean."""
+    """The files of the two splits, and the meaning of their labels."""
 
     train: Addresses = Field(
         description="files to learn from: paths or URLs, with * or {000..146} in them, one or a list"

@@ -1,4 +1,4 @@
-"""Taxonomies that people write: CSV and JSON files."""
+"""Reads taxonomies that people write: CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class _TaxonomyFile(PluginOptions):
 
 
 def read_taxonomy(url: str, option: str = "data.options.taxonomy", anonymous: bool = False) -> Taxonomy:
-    """A CSV or JSON taxonomy file, told apart by their first character.
+    """Reads a taxonomy file in CSV or JSON. A file that begins with { or [ is JSON.
 
-    CSV: header class,vertical[,parents]; a row for each vertical that a class stands in; `;` between
+    CSV: header class,vertical[,parents]; one row for each vertical that a class belongs to; `;` between
     parents. JSON: {"verticals": {name: [classes]}, "parents": {class: [classes]}} or `Taxonomy.to_json`.
-    Names are brought to NFC, as folders' names are. option: that names the file. Raises DataError, naming the
-    file, the line where it can, and what is wrong.
+    Names are converted to Unicode's form NFC, like the names of folders. option: the option that names the
+    file, for errors. Raises DataError with the file, the line if it is known, and what is wrong.
     """
     shown = without_secrets(url)
     text = normalize("NFC", as_text(read_file(url, option, anonymous), shown))
@@ -46,13 +46,13 @@ def read_taxonomy(url: str, option: str = "data.options.taxonomy", anonymous: bo
 
 
 def _from_json(text: str) -> Taxonomy:
-    found = json.loads(text, object_pairs_hook=_each_name_once)
-    if not isinstance(found, dict):
+    content = json.loads(text, object_pairs_hook=_each_name_once)
+    if not isinstance(content, dict):
         raise DataError('a JSON file must be {"verticals": {name: [classes]}}')
-    if "kcframe_taxonomy" in found:
+    if "kcframe_taxonomy" in content:
         return Taxonomy.from_json(text)
     try:
-        checked = _TaxonomyFile.model_validate(found)
+        checked = _TaxonomyFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place, problem = ".".join(map(str, first["loc"])), first["msg"]

@@ -1,4 +1,4 @@
-"""Where two settings differ."""
+"""Compares two pieces of plain data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted path, old value, new value) of each difference of two pieces of plain data."""
+    """(dotted path, old value, new value) of each difference."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
+        changes = []
         for key in sorted(set(old) | set(new)):
-            found += differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-        return found
+            changes += differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        return changes
     return [] if old == new else [(path, old, new)]

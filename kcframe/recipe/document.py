@@ -1,4 +1,4 @@
-"""YAML as a tree that remembers where each part was written, and trees laid over each other."""
+"""YAML documents that remember file and line of each value, and can be overlaid on each other."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ Key = str | int
 Keys = tuple[Key, ...]
 
 PLUGIN_KEYS = {key: key for key in ("data", "backbone", "expander", "pacing", "objective")}
-"""Where a recipe names a plugin: the key -> the plugin's kind."""
+"""Keys of a recipe that name one plugin -> the plugin's kind."""
 
 PLUGIN_LISTS = {"teachers": "teacher", "callbacks": "callback"}
-"""Where it names several."""
+"""Keys that name several plugins -> their kind."""
 
 PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-MAX_NODES = 100_000  # an alias bomb grows past any memory; no recipe is this long
+MAX_NODES = 100_000  # stops a YAML alias bomb before it fills the memory; no recipe is this long
 
 
 @dataclass
 class Document:
-    """tree: mappings, lists and scalars. origins: where each path of it was written, 'file:line'."""
+    """tree: mappings, lists and scalars. origins: path in the tree -> 'file:line' where it was written."""
 
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[Keys, str] = field(default_factory=dict)
 
     def origin(self, path: Keys) -> str:
-        """Where a path was written, or, if it was not, its nearest parent."""
+        """Where a path was written, or its nearest ancestor that was."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, "recipe")
 
     def at(self, path: Keys) -> Document:
-        """The part below a path, empty if there is none."""
+        """The part below a path; empty if there is none."""
         tree: Any = self.tree
         for key in path:
             tree = tree.get(key, {}) if isinstance(tree, Mapping) else {}
@@ -53,7 +53,7 @@ def dotted(path: Keys) -> str:
 
 
 def read_document(source: str) -> Document:
-    """A recipe file and everything it includes. `source` is a path or any fsspec URL."""
+    """A recipe file with all files that it includes. source: a path or any fsspec URL."""
     return _with_includes(source, ())
 
 
@@ -107,7 +107,7 @@ def _read_text(source: str, included_by: str | None) -> str:
         raise RecipeError(f"{where}: this is a folder; name a recipe file in it") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except Exception as error:  # fsspec's back ends each raise their own
+    except Exception as error:  # each storage raises its own
         raise RecipeError(f"{where}: cannot be read: {explained(error)}") from None
 
 
@@ -177,9 +177,9 @@ class _Builder:
         return self.loader.construct_object(node)
 
     def _forget(self, path: Keys) -> None:
-        """Of what an alias (<<: *other) brought, when a key of its own takes its place."""
-        for known in [known for known in self.origins if known[: len(path)] == path]:
-            del self.origins[known]
+        """Forgets the origins below a path that an alias (<<: *other) set and a later key replaces."""
+        for below in [below for below in self.origins if below[: len(path)] == path]:
+            del self.origins[below]
 
 
 def parse_overrides(settings: Sequence[str]) -> Document:
@@ -203,15 +203,14 @@ def parse_overrides(settings: Sequence[str]) -> Document:
 
 
 KnownOptions = Callable[[str, str], set[str] | None]
-"""(kind, plugin name) -> the names of its options; None if there is no such plugin."""
+"""(kind, plugin name) -> names of the plugin's options; None if there is no such plugin."""
 
 
 def overlay(under: Document, over: Document, known_options: KnownOptions) -> Document:
-    """Lay one document over another: mappings merge, everything else is replaced.
+    """Overlays one document on another: mappings are merged, everything else is replaced.
 
-    Where `over` names another plugin than `under`, only those of the options underneath that the new
-    plugin knows too remain: `expander: {name: fc-fc}` keeps s1 and s2, `objective: {name: hard-bce}`
-    drops k.
+    If `over` names another plugin than `under`, options of `under` remain only if the new plugin has them,
+    too: `expander: {name: fc-fc}` keeps s1 and s2, `objective: {name: hard-bce}` drops k.
     """
     tree = _merge(under.tree, over.tree, (), known_options)
     replaced = {path for path in over.origins if isinstance(_value(over.tree, path), list)}
@@ -231,16 +230,16 @@ def _value(tree: Any, path: Keys) -> Any:
 
 
 def _in(tree: Any, path: Keys) -> Keys:
-    """A path with numbers where the tree has lists: --set writes all of its keys as text."""
-    found: list[Key] = []
+    """The path with integer keys for lists of the tree: in the paths of --set all keys are texts."""
+    keys: list[Key] = []
     for key in path:
         if isinstance(tree, list):
             key = int(key)
             tree = tree[key] if key < len(tree) else None
         elif isinstance(tree, dict):
             tree = tree.get(key)
-        found.append(key)
-    return tuple(found)
+        keys.append(key)
+    return tuple(keys)
 
 
 def _has(tree: Any, path: Keys) -> bool:
@@ -258,7 +257,7 @@ def _merge(under: Any, over: Any, path: Keys, known_options: KnownOptions) -> An
     if kind is not None:
         under, over = _as_plugin(under), _as_plugin(over)
     if isinstance(under, list) and isinstance(over, dict) and over and all(k.isdigit() for k in over):
-        # --set student.teachers.0.name=…: a number in a path counts list entries.
+        # --set student.teachers.0.name=…: a number in a path is the index of a list entry.
         items = [_as_plugin(item) for item in under] if path[-1] in PLUGIN_LISTS else list(under)
         for key, value in over.items():
             if int(key) < len(items):
@@ -269,10 +268,10 @@ def _merge(under: Any, over: Any, path: Keys, known_options: KnownOptions) -> An
     if not isinstance(under, dict) or not isinstance(over, dict):
         return over
     if kind is not None and "name" in over and "name" in under and over["name"] != under["name"]:
-        known = known_options(kind, str(over["name"]))
+        option_names = known_options(kind, str(over["name"]))
         options = under.get("options")
-        if isinstance(options, dict) and known is not None:
-            under = {**under, "options": {k: v for k, v in options.items() if k in known}}
+        if isinstance(options, dict) and option_names is not None:
+            under = {**under, "options": {k: v for k, v in options.items() if k in option_names}}
     merged = dict(under)
     for key, value in over.items():
         merged[key] = _merge(under[key], value, (*path, key), known_options) if key in under else value

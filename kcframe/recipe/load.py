@@ -1,4 +1,4 @@
-"""From a recipe file to a checked `Recipe`: every problem at once, each with its place and a remedy."""
+"""Loads a recipe file into a checked `Recipe`. Reports all problems together, each with file and line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from kcframe.recipe.document import (
 from kcframe.recipe.schema import Recipe, Search, StudentSpec
 from kcframe.recipe.search import searched_arm, with_values
 
-# Of an arm; written out, so that their options are too: a run's own recipe.yaml is the same recipe.
+# Defaults of an arm. They are written into the tree so that their options get defaults, too: then the
+# recipe.yaml of a run gives the same recipe again.
 DEFAULTS = {
     "pacing": StudentSpec.model_fields["pacing"].default.name,
     "teachers": [ref.name for ref in StudentSpec.model_fields["teachers"].default],
@@ -36,7 +37,7 @@ Place = Callable[[Keys], tuple[str, str]]
 
 
 class Catalog(Protocol):
-    """What a recipe's check needs to know of the installed plugins."""
+    """The facts about installed plugins that the check of a recipe needs."""
 
     def names(self, kind: str) -> Iterable[str]:
         """Every registered name of a kind."""
@@ -45,14 +46,14 @@ class Catalog(Protocol):
         """A plugin's options; None if there is no such plugin."""
 
     def advice(self, kind: str, name: str) -> str:
-        """What to say of a name that is not registered."""
+        """The error message for a name that is not registered."""
 
 
 def load_recipe(source: str, catalog: Catalog, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, overlay and check a recipe. Raises RecipeError with all problems.
+    """Reads, overlays and checks a recipe. Raises RecipeError with all problems.
 
-    source: path or fsspec URL. overrides: `path=value` strings, applied last.
-    The result is complete: every arm in full, every option with its default.
+    source: path or fsspec URL. overrides: `path=value` strings, applied last. In the result every arm is
+    complete, and every option has a value.
     """
 
     def known_options(kind: str, name: str) -> set[str] | None:
@@ -104,27 +105,27 @@ class _Checker:
                     break
 
     def arm(self, document: Document, student: Document, name: str) -> Any:
-        """An arm's tree: the student section with the arm laid over it."""
-        own = document.at(("arms", name))
-        if own.tree is None:
-            own = Document({}, own.origins)
-        if not isinstance(own.tree, dict):
-            return own.tree
-        return {**DEFAULTS, **overlay(student, own, self.known_options).tree}
+        """An arm's tree: the arm overlaid on the student section."""
+        section = document.at(("arms", name))
+        if section.tree is None:
+            section = Document({}, section.origins)
+        if not isinstance(section.tree, dict):
+            return section.tree
+        return {**DEFAULTS, **overlay(student, section, self.known_options).tree}
 
     def validate(self, model: type[BaseModel], tree: Any, place: Place, extra: Sequence[str] = ()) -> Any:
-        """Check a tree against a model and its plugins against theirs, filling in options' defaults."""
+        """Checks a tree against a model, and its plugins' options against their models; fills in defaults."""
         if isinstance(tree, dict):
             self.plugins(tree, (), place)
         try:
             return model.model_validate(tree)
         except ValidationError as error:
-            for found in error.errors():
-                self.problems.append(_sentence(model, found, place, extra))
+            for problem in error.errors():
+                self.problems.append(_sentence(model, problem, place, extra))
         return None
 
     def plugins(self, tree: dict[str, Any], path: Keys, place: Place) -> None:
-        """Resolve plugin references anywhere below `tree`, in place."""
+        """Checks all plugin references below `tree` and completes them in place."""
         for key, value in list(tree.items()):
             here = (*path, key)
             if key == "options":
@@ -142,7 +143,7 @@ class _Checker:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            return value  # the schema says what is wrong
+            return value  # the check against the schema reports it
         name, options = value["name"], value.get("options")
         line, shown = place(path)
         if "line" in value:
@@ -160,11 +161,11 @@ class _Checker:
         try:
             checked = schema.model_validate(options)
         except ValidationError as error:
-            for found in error.errors():
-                found["loc"] = ("options", *found["loc"])
+            for problem in error.errors():
+                problem["loc"] = ("options", *problem["loc"])
                 self.problems.append(
                     _sentence(
-                        schema, found, lambda tail: place((*path, *tail)), skip=1, owner=f"{kind} '{name}'"
+                        schema, problem, lambda tail: place((*path, *tail)), skip=1, owner=f"{kind} '{name}'"
                     )
                 )
             return value
@@ -182,7 +183,7 @@ class _Checker:
 
 
 def _place(document: Document, path: Keys) -> tuple[str, str]:
-    """(file:line, path to show): what an arm inherits is shown where the student section says it."""
+    """(file:line, path) to show in an error. A value that an arm inherits is shown in the student section."""
     if path[:1] == ("arms",) and len(path) > 2 and path not in document.origins:
         inherited = ("student", *path[2:])
         parent = ("student", *path[2:-1])
@@ -194,17 +195,22 @@ def _place(document: Document, path: Keys) -> tuple[str, str]:
 
 def _sentence(
     model: type[BaseModel],
-    found: Any,
+    problem: Any,
     place: Place,
     extra: Sequence[str] = (),
     *,
     skip: int = 0,
     owner: str = "",
 ) -> str:
-    """One pydantic error as a line for people."""
-    loc: Keys = tuple(part for part in found["loc"] if part != "[key]")
+    """One pydantic error as a line for people.
+
+    place: path -> (file:line, path to show). extra: field names that are valid besides the model's. skip:
+    number of leading keys of the path that are outside of the model. owner: the plugin whose options these
+    are.
+    """
+    loc: Keys = tuple(part for part in problem["loc"] if part != "[key]")
     where, shown = place(loc)
-    kind, value = found["type"], found.get("input")
+    kind, value = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         fields = [*_fields_at(model, loc[skip:-1]), *(extra if len(loc) == 1 else ())]
         what = f"unknown {'option' if owner else 'field'}{f' of {owner}' if owner else ''}; "
@@ -212,18 +218,18 @@ def _sentence(
     if kind == "missing":
         about = _describe(model, loc[skip:])
         return f"{where}: {shown}: is missing{f' ({about})' if about else ''}"
-    message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = "should be a mapping of fields"
     if kind == "literal_error" and isinstance(value, str):
-        expected = [word.strip("' ") for word in found["ctx"]["expected"].replace(" or ", ",").split(",")]
+        expected = [word.strip("' ") for word in problem["ctx"]["expected"].replace(" or ", ",").split(",")]
         message += f"; {did_you_mean(value, expected)}" if len(expected) > 1 else ""
     got = "" if isinstance(value, (dict, list, BaseModel)) else f", not {value!r}"
     return f"{where}: {shown}: {message}{got}"
 
 
 def _model_at(model: Any, loc: Keys) -> type[BaseModel] | None:
-    """The pydantic model that describes what stands at a path."""
+    """The pydantic model of the value at a path, or None."""
     current: Any = model
     for part in loc:
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -246,8 +252,8 @@ def _model_at(model: Any, loc: Keys) -> type[BaseModel] | None:
 
 
 def _fields_at(model: type[BaseModel], loc: Keys) -> list[str]:
-    found = _model_at(model, loc)
-    return [name for name, field in found.model_fields.items() if not field.exclude] if found else []
+    described = _model_at(model, loc)
+    return [name for name, field in described.model_fields.items() if not field.exclude] if described else []
 
 
 def _describe(model: type[BaseModel], loc: Keys) -> str:

@@ -1,6 +1,6 @@
-"""What a recipe may say. Every field has bounds and a line of help; unknown names are errors.
+"""The schema of recipes. Every field has bounds and a line of help; unknown names are errors.
 
-Plugin options are a plain mapping here: the registry checks them against the plugin's own schema.
+The options of plugins are a plain mapping here. `load` checks them against the plugin's own schema.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterVali
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, refuses unknown names and numbers that are not finite."""
+    """A part of a recipe: immutable; rejects unknown names and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,7 +39,9 @@ class PluginRef(Section):
 
     name: str = Field(description="as `kcframe plugins` lists it")
     options: dict[str, Any] = Field(default_factory=dict, description="the plugin's own options")
-    line: str = Field("", exclude=True, repr=False)  # where the recipe names it, for errors; never written
+    line: str = Field(
+        "", exclude=True, repr=False
+    )  # where the recipe names the plugin, for errors; not written to recipe.yaml
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PluginRef):
@@ -96,7 +98,7 @@ class Train(Section):
 
 
 class Classifier(Section):
-    """The last layer of the head: one matrix [N_v, hidden] a vertical."""
+    """The last layer of the head: one matrix [N_v, hidden] per vertical."""
 
     bias: bool = Field(True, description="one bias a class; the paper's parameter counts have none")
     init_bias: float | Literal["base-rate"] = Field(
@@ -106,14 +108,14 @@ class Classifier(Section):
 
 
 class Specialists(Section):
-    """One network a vertical, trained on that vertical's images alone (eq. 1)."""
+    """One network per vertical, trained on that vertical's images alone (eq. 1)."""
 
     backbone: PluginRef
     train: Train
 
 
 class StudentSpec(Section):
-    """One student: its network, what it learns from, and its budget."""
+    """One student: its network, its targets, and its training."""
 
     backbone: PluginRef
     expander: PluginRef
@@ -125,8 +127,10 @@ class StudentSpec(Section):
 
 
 class TeacherCache(Section):
-    """What teachers say, asked once and kept for every arm and later run that shows the same teacher the same
-    pictures. Students learn what live teachers would teach, but for float16's rounding of logits."""
+    """A cache of the teachers' outputs, for all arms and later runs with the same teachers and pictures.
+
+    Targets are the same as from live teachers, except for the rounding of logits to float16.
+    """
 
     url: str = Field(
         min_length=1,
@@ -142,12 +146,12 @@ class TeacherCache(Section):
     @field_validator("url")
     @classmethod
     def _from_anywhere(cls, url: str) -> str:
-        # Processes of a cluster work in other folders.
+        # A path is made absolute: processes of a cluster have other working directories.
         return url if "://" in url else str(Path(url).expanduser().absolute())
 
 
 class Evaluation(Section):
-    """What the networks are measured on."""
+    """The split on which networks are evaluated."""
 
     split: Literal["test", "validation"] = Field(
         "test", description="validation: images cut off the training images, which nobody then trains on"
@@ -183,7 +187,7 @@ class Distribution(Section):
         return self.low, self.high
 
     def examples(self) -> tuple[Any, ...]:
-        """Values that must all be valid: the ends of the range, or every choice."""
+        """Values that must be valid for the recipe to be valid: the ends of the range, or all choices."""
         if self.choice is not None:
             return self.choice
         low, high = self.range()
@@ -191,7 +195,7 @@ class Distribution(Section):
 
 
 class Search(Section):
-    """What `kcframe tune` varies and how. The metric is mpvap on the validation split."""
+    """The fields that `kcframe tune` varies, and how. The metric is mpvap on the validation split."""
 
     arm: str | None = Field(None, description="the arm whose fields are varied; null: the last one")
     fields: dict[str, Distribution] = Field(min_length=1, description="e.g. pacing.options.init")
@@ -211,7 +215,8 @@ class Search(Section):
 
 
 class Execution(Section):
-    """Where the run happens. Nothing here changes what is learned."""
+    """Where and how the run is executed. These fields do not decide the results: but for rounding
+    they are the same, except that `images_per_pass` gives batch statistics and dropout smaller batches."""
 
     backend: Literal["local", "ray"] = Field("local", description="local: in this process; ray: on a cluster")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is one")

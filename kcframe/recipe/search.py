@@ -1,4 +1,4 @@
-"""Fields of an arm by their paths: which there are, and an arm with some of them changed."""
+"""Fields of an arm by their paths: lists them, and changes some of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OptionsSchema = Callable[[str, str], type[BaseModel] | None]
 
 
 def searched_arm(recipe: Recipe) -> str:
-    """The arm that a search varies: the one it names, else the last."""
+    """The arm that a search varies: the arm that it names, else the last arm."""
     arm = None if recipe.search is None else recipe.search.arm
     return list(recipe.arms)[-1] if arm is None else arm
 
@@ -33,16 +33,16 @@ def field_paths(tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema: OptionsSchema) -> StudentSpec:
-    """A student with some fields changed, and checked anew.
+    """A student with some fields changed, and checked again.
 
-    values: dotted path -> value, e.g. {"pacing.options.init": 30.0}. options_schema: (kind, plugin) -> its
-    options' model. Raises ValueError, in words, for a path that is not there or a value it cannot have.
+    values: dotted path -> value, e.g. {"pacing.options.init": 30.0}. options_schema: (kind, plugin) -> model
+    of its options. Raises ValueError, with a message for users, for an unknown path and for an invalid value.
     """
     tree = copy.deepcopy(spec.model_dump(mode="json"))
-    known = list(field_paths(tree))
+    paths = list(field_paths(tree))
     for path, value in values.items():
-        if path not in known:
-            raise ValueError(f"no field of the arm; {did_you_mean(path, known)}")
+        if path not in paths:
+            raise ValueError(f"no field of the arm; {did_you_mean(path, paths)}")
         *parents, last = path.split(".")
         place = tree
         for key in parents:
@@ -56,9 +56,9 @@ def with_values(spec: StudentSpec, values: Mapping[str, Any], options_schema: Op
             teacher["options"] = _checked("teacher", teacher, options_schema)
         return StudentSpec.model_validate(tree)
     except ValidationError as error:
-        found = error.errors()[0]
-        message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        raise ValueError(f"{message}, not {found.get('input')!r}") from None
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        raise ValueError(f"{message}, not {first.get('input')!r}") from None
 
 
 def _checked(kind: str, reference: Mapping[str, Any], options_schema: OptionsSchema) -> dict[str, Any]:

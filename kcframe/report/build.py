@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a finished run, made from its run directory alone."""
+"""Writes report.html: one self-contained page about a finished run. Reads the run directory only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kcframe.report.table import columns_of, result_rows
 from kcframe.storage.layout import REPORT
 from kcframe.storage.run_dir import RunDir
 
-MAX_CONFUSION = 24  # verticals in a matrix that can still be read
+MAX_CONFUSION = 24  # most verticals for which the confusion matrix is shown: a larger one is not legible
 
 
 def build_report(run_dir: RunDir) -> str:
-    """Write report.html and return its URL. The same run directory gives the same bytes.
+    """Writes report.html and returns its URL. The same run directory gives the same bytes.
 
     Raises RunDirError if the run is not finished or a file in it is damaged.
     """
@@ -50,15 +50,15 @@ def build_report(run_dir: RunDir) -> str:
 
 
 def write_figures(run_dir: RunDir, folder: Path, arms: Sequence[str] = ()) -> list[Path]:
-    """Write each of the report's figures as an SVG file of its own; returns the files.
+    """Writes each figure of the report as an SVG file; returns the files.
 
-    arms: to be drawn, all if empty. RunDirError if the run has none of that name.
+    arms: names of the arms to draw; empty: all. Raises RunDirError for an unknown name.
     """
     record = read_record(run_dir)
-    known = [arm.name for arm in record.arms]
+    arm_names = [arm.name for arm in record.arms]
     for name in arms:
-        if name not in known:
-            raise RunDirError(f"{run_dir}: no arm '{name}'; {did_you_mean(name, known)}")
+        if name not in arm_names:
+            raise RunDirError(f"{run_dir}: no arm '{name}'; {did_you_mean(name, arm_names)}")
     if arms:
         record = replace(record, arms=[arm for arm in record.arms if arm.name in arms])
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def write_figures(run_dir: RunDir, folder: Path, arms: Sequence[str] = ()) -> li
 
 
 def draw_all(record: Record, legend: bool = False) -> dict[str, str | None]:
-    """All figures by name, each with its own legend or none; None for one that the run has nothing for."""
+    """Name -> SVG of each figure; None if the run has no data for it. legend: draw a legend in each."""
     style = figures.looks(record)
     return {
         "overview": figures.draw_overview(record, style),
@@ -83,11 +83,11 @@ def draw_all(record: Record, legend: bool = False) -> dict[str, str | None]:
 
 
 def _compared(record: Record) -> list[Arm]:
-    """The best arm and the baseline: what is shown where all arms would be too many."""
-    found = [record.best]
+    """The best arm and the baseline, for parts of the page in which all arms would be too many."""
+    arms = [record.best]
     if record.baseline is not None and record.baseline is not record.best:
-        found.append(record.baseline)
-    return found
+        arms.append(record.baseline)
+    return arms
 
 
 def _confusion(arm: Arm, record: Record) -> dict[str, Any]:

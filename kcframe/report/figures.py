@@ -1,7 +1,7 @@
-"""The report's pictures, as SVG that takes its ink from the page (so that it suits light and dark).
+"""The figures of the report, as SVG in the colours of the page, for light and dark mode.
 
-An arm has the same colour in all of them. Colours: Okabe and Ito's, which colour-blind people can tell
-apart; after seven arms the line style changes.
+An arm has the same colour in all figures. The colours are those of Okabe and Ito, which colour-blind people
+can distinguish. After seven arms the line style changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kcframe.report.record import Curve, Record
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9A6FE8")
 BASELINE = "#888888"
 DASHES = ("", "6 2", "2 2", "8 2 2 2")
-INK, FAINT = "#010203", "#040506"  # stand-ins that become the page's colours
+INK, FAINT = "#010203", "#040506"  # placeholders that `svg_of` replaces by the page's colours
 COLUMNS = 4
 MAX_PANELS = 24
 MAX_POINTS = 400
@@ -52,14 +52,14 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How an arm is drawn. dashes: as SVG's stroke-dasharray."""
+    """Colour and line style of an arm. dashes: in the format of SVG's stroke-dasharray."""
 
     colour: str
     dashes: str
 
     @property
     def line(self) -> dict:
-        """The same for matplotlib."""
+        """The look as arguments for matplotlib."""
         lengths = [float(length) for length in self.dashes.split()]
         return {"color": self.colour, "linestyle": (0, lengths) if lengths else "-"}
 
@@ -72,15 +72,15 @@ def looks(record: Record) -> dict[str, Look]:
 
 
 def draw_overview(record: Record, style: Mapping[str, Look]) -> str:
-    """mpvap by arm, with a faint dot for each vertical; lines at the baseline and the specialists."""
+    """mpvap by arm, with a faint mark for each vertical, and lines at the baseline and the specialists."""
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(9, 0.9 + 0.32 * len(record.arms)), layout="constrained")
         axes = figure.subplots()
         axes.grid(axis="y", visible=False)
         for row, arm in enumerate(record.arms):
             colour = style[arm.name].colour
-            found = [v["ap"] for v in arm.figures["per_vertical"].values() if v["ap"] is not None]
-            axes.plot(found, [row] * len(found), "|", color=colour, alpha=0.55, markersize=9)
+            aps = [v["ap"] for v in arm.figures["per_vertical"].values() if v["ap"] is not None]
+            axes.plot(aps, [row] * len(aps), "|", color=colour, alpha=0.55, markersize=9)
             if arm.figures["mpvap"] is not None:
                 axes.plot(arm.figures["mpvap"], row, "o", color=colour, markersize=8)
         top = record.teachers_level("mpvap")
@@ -96,7 +96,7 @@ def draw_overview(record: Record, style: Mapping[str, Look]) -> str:
 
 
 def draw_learning(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
-    """AP by epoch: the mean over the verticals first, then each; the teacher's level is a dashed line."""
+    """AP by epoch: first the mean over the verticals, then each vertical. Dashed: the teacher's level."""
     if not any(arm.of_evaluations("mpvap") for arm in record.arms):
         return None
 
@@ -116,7 +116,7 @@ def draw_learning(record: Record, style: Mapping[str, Look], legend: bool = Fals
 
 
 def draw_loss(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
-    """The loss (dotted: the floor of a self-paced one) and the shared features' effective rank, by epoch."""
+    """By epoch: the loss (dotted: the floor of a self-paced loss), and the effective rank of the features."""
     if not any(arm.of_steps("loss") for arm in record.arms):
         return None
     with mpl.rc_context(SETTINGS):
@@ -138,13 +138,13 @@ def draw_loss(record: Record, style: Mapping[str, Look], legend: bool = False) -
         rank.set_title("effective rank of the shared features")
         for axes in (loss, rank):
             axes.set_xlabel("epoch")
-            axes.set_xlim(loss.get_xlim())  # the rank may have been looked at once, at the end
+            axes.set_xlim(loss.get_xlim())  # the rank may have been measured only once, at the end
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return svg_of(figure, {arm.name: style[arm.name] for arm in record.arms} if legend else {})
 
 
 def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) -> str | None:
-    """gamma / sqrt(N_v) by epoch, each vertical a panel; None if no arm is paced by a gamma."""
+    """gamma / sqrt(N_v) by epoch, one panel per vertical; None if no arm has a gamma."""
     paced = [arm for arm in record.arms if arm.of_steps("gamma", 0)]
     if not paced:
         return None
@@ -162,7 +162,7 @@ def draw_gamma(record: Record, style: Mapping[str, Look], legend: bool = False) 
 
 
 def draw_reliability(bins: Sequence[tuple[float, float, int]]) -> str:
-    """How often the most probable class is right, by its probability; below it, how many images that is.
+    """A reliability diagram: share of correct most probable classes by probability, and number of images.
 
     bins: (mean probability, share right, images), in 0..1.
     """
@@ -188,9 +188,10 @@ def _panels(
     label: str,
     legend: Mapping[str, Look],
     first: tuple[str, Callable[[Axes], None]] | None = None,
+    *,
     limits: tuple[float, float] | None = None,
 ) -> str:
-    """A panel a vertical (of the first MAX_PANELS), all with the same axes, and perhaps one before them."""
+    """The panel `first` if there is one, and one panel per vertical; at most MAX_PANELS, with equal axes."""
     drawn: list[tuple[str, Callable[[Axes], None]]] = [first] if first else []
     for vertical in verticals[: MAX_PANELS - len(drawn)]:
         drawn.append((vertical, lambda axes, vertical=vertical: draw(axes, vertical)))
@@ -218,7 +219,7 @@ def _panels(
 
 def _line(axes: Axes, curve: Curve, look: Look, marker: str = "") -> None:
     step = max(1, -(-len(curve) // MAX_POINTS))
-    # The last point is always shown.
+    # Count from the end, so that the last point is always shown.
     some = curve[::-1][::step][::-1]
     if some:
         axes.plot(*zip(*some, strict=True), marker=marker, markersize=2.5, **look.line)
@@ -234,7 +235,7 @@ def _level_line(axes: Axes, level: float | None) -> None:
 
 
 def logarithmic(axis: Axis) -> None:
-    """Make an axis logarithmic, with plain numbers also where a decade has no line of its own."""
+    """Makes an axis logarithmic, with plain numbers, also between decades if the range is small."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
 
     def between_decades(value: float, place: int) -> str:
@@ -251,9 +252,9 @@ def _short(text: str, length: int) -> str:
 
 
 def svg_of(figure: Figure, legend: Mapping[str, Look] | None = None) -> str:
-    """The figure to be put into a page: the page's ink and font, no ids (pages hold several figures).
+    """The figure as SVG for a page, with the page's colours and font; without ids, which must be unique.
 
-    legend: arms to name below it; the figure grows by what they need.
+    legend: the arms to name below the figure, which becomes higher for them.
     """
     if legend:
         lines = [Line2D([], [], **look.line) for look in legend.values()]
@@ -264,7 +265,7 @@ def svg_of(figure: Figure, legend: Mapping[str, Look] | None = None) -> str:
         )
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # The browser has the glyphs that matplotlib's font lacks.
+        # The browser has glyphs that matplotlib's font does not have.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -276,7 +277,7 @@ def svg_of(figure: Figure, legend: Mapping[str, Look] | None = None) -> str:
 
 
 def standalone(svg: str) -> str:
-    """The same figure as a file of its own, legible on white and on black."""
+    """The figure for a separate file, in colours that are legible on white and on black."""
     colours = {"var(--ink)": "#777777", "var(--faint)": "#99999955", "var(--font)": "sans-serif"}
     for variable, value in colours.items():
         svg = svg.replace(variable, value)

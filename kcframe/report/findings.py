@@ -1,28 +1,28 @@
-"""What a run's figures say, in sentences."""
+"""Describes the results of a run in sentences."""
 
 from __future__ import annotations
 
 from kcframe.report.record import Arm, Record
 
-MANY_CONSTANT = 25.0  # percent of units that no longer vary: they are lost to the network
-ON_THE_FLOOR = 1.05  # loss over the least loss that any network could have at this gamma
+MANY_CONSTANT = 25.0  # percent of units with a constant output, from which on there is a warning
+ON_THE_FLOOR = 1.05  # loss / lowest possible loss at this gamma, below which there is a warning
 CONFUSIONS = 5
 
 
 def findings(record: Record) -> list[str]:
-    """The best arm first, then what a reader should be warned of."""
-    found = [_best(record)]
+    """First the best arm, then warnings."""
+    sentences = [_best(record)]
     hardest = _hardest(record)
     if hardest:
-        found.append(hardest)
+        sentences.append(hardest)
     for arm in record.arms:
-        found += _warnings(arm)
-    asked = record.results["teacher_images_per_image"]
-    if asked is not None:
-        found.append(
-            f"The teachers ran {asked:.2f} forward passes for each image that the students learned from."
+        sentences += _warnings(arm)
+    passes = record.results["teacher_images_per_image"]
+    if passes is not None:
+        sentences.append(
+            f"The teachers ran {passes:.2f} forward passes for each image that the students learned from."
         )
-    return found
+    return sentences
 
 
 def _best(record: Record) -> str:
@@ -59,25 +59,25 @@ def _hardest(record: Record) -> str | None:
 
 
 def _warnings(arm: Arm) -> list[str]:
-    found = []
+    sentences = []
     constant, rank = arm.result.get("constant_units"), arm.result.get("effective_rank")
     if constant is not None and constant >= MANY_CONSTANT:
         varied = "" if rank is None else f"; what is left varies in about {rank:.1f} directions"
-        found.append(
+        sentences.append(
             f"{arm.name}: {constant:.0f} percent of its shared units give the same value for every "
             f"image{varied}. It has lost the features that a classifier could stand on."
         )
     last = next((line for line in reversed(arm.lines) if line["kind"] == "step" and line.get("floor")), None)
     if last is not None and last["loss"] < ON_THE_FLOOR * sum(last["floor"]):
-        found.append(
+        sentences.append(
             f"{arm.name}: its loss ends at {last['loss']:.1f} where its gammas allow no less than "
             f"{sum(last['floor']):.1f}: it has learned how rare every class is, and nothing more."
         )
-    return found
+    return sentences
 
 
 def confusions(arm: Arm, verticals: tuple[str, ...]) -> list[str]:
-    """The verticals that an arm takes for others most often, as shares of their images."""
+    """The most frequent confusions of verticals, as shares of the images of the true vertical."""
     shares = []
     for name, row in zip(verticals, arm.result["confusion"], strict=True):
         total = sum(row)

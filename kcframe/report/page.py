@@ -1,4 +1,4 @@
-"""Self-contained pages: templates of this folder, pictures inside them as data."""
+"""Renders self-contained pages from the templates of this folder; pictures are embedded as data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-THUMBNAIL = 96  # pixels: a page with sixty photographs stays small
+THUMBNAIL = 96  # longest side in pixels, so that a page with sixty photographs stays small
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder with its values; what is text in them is escaped."""
+    """Renders a template of this folder. Texts in the values are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kcframe", "report"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What a finished run left in its run directory, as the report reads it. Nothing here needs torch."""
+"""Reads a finished run's directory for the report. Does not need torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Curve = list[tuple[float, float]]  # (epoch, value)
 
 @dataclass
 class Arm:
-    """A student arm. figures: its row of results.json. result: its result.json. lines: its metrics."""
+    """A student arm. figures: its part of results.json. result: its result.json. lines: of metrics.jsonl."""
 
     name: str
     figures: dict[str, Any]
@@ -25,23 +25,23 @@ class Arm:
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def of_steps(self, reading: str, place: int | None = None) -> Curve:
-        """A reading of the step lines, or one vertical's part of it, by epoch."""
+        """A value of the step lines, or its entry `place` (a vertical's), by epoch."""
         return self._curve("step", lambda line: _part(line.get(reading), place))
 
     def of_evaluations(self, figure: str, vertical: str | None = None) -> Curve:
-        """A figure of the evaluations, or one vertical's, by epoch."""
+        """A figure of the evaluations, or of one vertical in them, by epoch."""
         if vertical is None:
             return self._curve("evaluation", lambda line: line.get(figure))
         return self._curve("evaluation", lambda line: line["per_vertical"].get(vertical, {}).get(figure))
 
     def _curve(self, kind: str, value) -> Curve:
-        found = [(line["epoch"], value(line)) for line in self.lines if line["kind"] == kind]
-        return [(epoch, y) for epoch, y in found if y is not None]
+        points = [(line["epoch"], value(line)) for line in self.lines if line["kind"] == kind]
+        return [(epoch, y) for epoch, y in points if y is not None]
 
 
 @dataclass
 class Sample:
-    """A test image: its labels, and the most probable classes of each arm as (class, probability)."""
+    """A test image with its labels. guesses: arm -> its most probable classes as (class, probability)."""
 
     picture: bytes
     name: str
@@ -71,7 +71,7 @@ class Record:
         return next((arm for arm in self.arms if arm.name == self.results["baseline"]), None)
 
     def teachers_level(self, figure: str, vertical: str | None = None) -> float | None:
-        """A figure of the specialists together, or of one vertical's; None without specialists."""
+        """A figure of all specialists together, or of one vertical's specialist; None without specialists."""
         specialists = self.results["specialists"]
         if specialists is None:
             return None
@@ -79,7 +79,7 @@ class Record:
 
 
 def read_record(run_dir: RunDir) -> Record:
-    """Read a run directory. Raises RunDirError if the run is not finished or a file is damaged."""
+    """Reads a run directory. Raises RunDirError if the run is not finished or a file is damaged."""
     if not run_dir.exists(names.RESULTS):
         raise RunDirError(
             f"{run_dir}: no {names.RESULTS}: not a run directory, or the run is not finished "
@@ -96,13 +96,13 @@ def read_record(run_dir: RunDir) -> Record:
             raise RunDirError(f"{run_dir.shown(folder)}/{names.METRICS}: damaged ({error})") from None
         arms.append(Arm(name, figures, run_dir.read_json(f"{folder}/{names.RESULT}"), parsed))
     return Record(
-        results,
-        Taxonomy.from_json(run_dir.read(names.TAXONOMY).decode()),
-        arms,
-        _samples(run_dir, arms),
-        run_dir.read(names.RECIPE).decode(),
-        run_dir.read_json(names.VERSIONS),
-        run_dir.read_json(names.DATA),
+        results=results,
+        taxonomy=Taxonomy.from_json(run_dir.read(names.TAXONOMY).decode()),
+        arms=arms,
+        samples=_samples(run_dir, arms),
+        recipe=run_dir.read(names.RECIPE).decode(),
+        versions=run_dir.read_json(names.VERSIONS),
+        data=run_dir.read_json(names.DATA),
     )
 
 
@@ -110,14 +110,14 @@ def _samples(run_dir: RunDir, arms: list[Arm]) -> list[Sample]:
     listed = run_dir.read_json(names.SAMPLES) if run_dir.exists(names.SAMPLES) else []
     guesses: list[dict[str, list[tuple[str, float]]]] = [{} for _ in listed]
     for arm in arms:
-        # By image: an arm that was measured when the samples were others has no guess for them.
-        known = {sample["image"]: sample["top"] for sample in arm.result["samples"]}
-        for row, found in zip(listed, guesses, strict=True):
-            if row["image"] in known:
-                found[arm.name] = [(top["class"], top["probability"]) for top in known[row["image"]]]
+        # Match by image: an arm that was evaluated with other samples has no guesses for these.
+        tops = {sample["image"]: sample["top"] for sample in arm.result["samples"]}
+        for row, by_arm in zip(listed, guesses, strict=True):
+            if row["image"] in tops:
+                by_arm[arm.name] = [(top["class"], top["probability"]) for top in tops[row["image"]]]
     return [
-        Sample(run_dir.read(sample_file(number)), row["name"], row["labels"], found)
-        for number, (row, found) in enumerate(zip(listed, guesses, strict=True))
+        Sample(run_dir.read(sample_file(number)), row["name"], row["labels"], by_arm)
+        for number, (row, by_arm) in enumerate(zip(listed, guesses, strict=True))
     ]
 
 

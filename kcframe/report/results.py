@@ -1,4 +1,4 @@
-"""The table of a run: what each stage's result says, put side by side."""
+"""Collects the results of all stages of a run in one table."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ OF_VERTICAL = {"mpvap": "ap", "routed_mpvap": "routed_ap"}
 
 
 def gap_closed(arm: float | None, baseline: float | None, specialists: float | None) -> float | None:
-    """Percent of the way from the baseline to the specialists; None if there is no way to go."""
+    """Gap closed: percent of the way from the baseline to the specialists.
+
+    None if a figure is missing, or if the specialists are not better than the baseline.
+    """
     if arm is None or baseline is None or specialists is None or specialists <= baseline:
         return None
     return 100.0 * (arm - baseline) / (specialists - baseline)
 
 
 def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict[str, Any]:
-    """results.json: all figures of a finished run. Percentages are 0-100; null is "cannot be said"."""
+    """The content of results.json: all figures of a finished run. Percentages are 0-100; null: no value."""
     arms = {name: run_dir.read_json(f"{arm_folder(name)}/{RESULT}") for name in recipe.arms}
     specialists = None
     if recipe.specialists is not None:
-        found = [run_dir.read_json(f"{specialist_folder(v)}/{RESULT}") for v in verticals]
-        specialists = united(found)
+        specialists = united([run_dir.read_json(f"{specialist_folder(v)}/{RESULT}") for v in verticals])
     baseline = arms[recipe.baseline]["mpvap"] if recipe.baseline else None
     top = specialists["mpvap"] if specialists else None
     table = {}
@@ -39,7 +41,7 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
             **apart(result["per_vertical"]),
         }
     routed = sum(result["images_routed"] for result in arms.values())
-    asked = sum(result["teacher_images"] for result in arms.values())
+    teacher_images = sum(result["teacher_images"] for result in arms.values())
     return {
         "name": recipe.name,
         "seed": recipe.seed,
@@ -47,29 +49,29 @@ def collect(recipe: Recipe, run_dir: RunDir, verticals: tuple[str, ...]) -> dict
         "baseline": recipe.baseline,
         "arms": table,
         "specialists": specialists,
-        "teacher_images_per_image": asked / routed if routed else None,
+        "teacher_images_per_image": teacher_images / routed if routed else None,
     }
 
 
-def united(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The specialists' figures, each on its own vertical's images, and their parameters together."""
-    per_vertical = {name: row for result in found for name, row in result["per_vertical"].items()}
+def united(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all specialists together, each on its own vertical's images, and their parameters."""
+    per_vertical = {name: row for result in results for name, row in result["per_vertical"].items()}
     united: dict[str, Any] = {}
     for figure in FIGURES:
         key = OF_VERTICAL.get(figure, figure)
         values = [row[key] for row in per_vertical.values() if row[key] is not None]
         united[figure] = sum(values) / len(values) if values else None
-    united["parameters"] = sum(result["parameters"] for result in found)
+    united["parameters"] = sum(result["parameters"] for result in results)
     united["per_vertical"] = per_vertical
     return united | apart(per_vertical)
 
 
 def apart(per_vertical: dict[str, dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """{'apart': name -> mpvap}, of verticals' figures; empty where no images are told apart."""
+    """{'apart': name -> mpvap} for the subsets of `ImageSet.told_apart`; empty if there are none."""
     names = dict.fromkeys(name for row in per_vertical.values() for name in row.get("apart", ()))
     means = {}
     for name in names:
         values = [row.get("apart", {}).get(name, {}).get("ap") for row in per_vertical.values()]
-        known = [value for value in values if value is not None]
-        means[name] = sum(known) / len(known) if known else None
+        numbers = [value for value in values if value is not None]
+        means[name] = sum(numbers) / len(numbers) if numbers else None
     return {"apart": means} if means else {}

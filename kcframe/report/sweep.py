@@ -1,4 +1,4 @@
-"""A sweep as a table and as a picture: what each field does to the metric."""
+"""The results of a sweep as a table, and as a figure: the metric by the values of each field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kcframe.report.figures import BASELINE, COLOURS, SETTINGS, logarithmic, standalone, svg_of
 
-SHOWN = 10  # trials in the table
+SHOWN = 10  # number of trials in the table
 DECADES = 10.0  # a field whose values span more than this factor gets a logarithmic axis
 COLUMNS = 3
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]  # a trial of sweep.json: name, values, mpvap, epochs, stat
 
 
 def ranked(trials: Sequence[Row]) -> list[Row]:
-    """The best first: finished trials by mpvap, then those stopped early, then those without a figure."""
+    """Sorted from best to worst: finished trials by mpvap, then trials stopped early, then others."""
 
     def place(trial: Row) -> tuple[int, float]:
         order = {"finished": 0, "stopped early": 1}.get(trial["state"], 2)
@@ -39,7 +39,7 @@ def sweep_table(trials: Sequence[Row]) -> Table:
     shown = short if len(set(short)) == len(short) else fields
     for heading in ("trial", "mpvap", "epochs", *shown, ""):
         left = heading in ("trial", "")
-        # Long names break where their words do.
+        # Break long names between words.
         words = heading.split("_")
         longest = max(map(len, words))
         justify = "left" if left else "right"
@@ -53,7 +53,7 @@ def sweep_table(trials: Sequence[Row]) -> Table:
 
 
 def draw_sweep(trials: Sequence[Row]) -> str:
-    """An SVG file: for each field a panel of its values by mpvap. Grey: stopped early. Ringed: the best."""
+    """An SVG file: mpvap by value, one panel per field. Grey: stopped early. Ringed: the best trial."""
     fields = list(trials[0]["values"])
     columns = min(COLUMNS, len(fields))
     rows = -(-len(fields) // columns)

@@ -1,4 +1,4 @@
-"""The results as a table for a terminal."""
+"""The results as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ APART = "mpvap, "
 
 
 def columns_of(results: dict[str, Any]) -> dict[str, str]:
-    """COLUMNS, and mpvap of images that are told apart: figure -> heading."""
+    """figure -> heading: COLUMNS, and mpvap of each subset of `ImageSet.told_apart`."""
     parts = next(iter(results["arms"].values())).get("apart", {})
     return COLUMNS | {APART + part: f"of {part}" for part in parts}
 
 
 def figure_of(row: dict[str, Any], figure: str) -> float | None:
-    """An arm's figure, of those that have columns."""
+    """The figure of an arm for one of the columns."""
     if figure.startswith(APART):
         return row.get("apart", {}).get(figure.removeprefix(APART))
     return row.get(figure)
 
 
 def results_tables(runs: Sequence[dict[str, Any]], markdown: bool = False) -> list[Table]:
-    """Arms by figures, and, where images are told apart, arms by those. One run: its figures; several: mean ±
-    standard deviation over them."""
+    """A table of arms by figures and, if the data reports subsets of images, one of arms by subsets.
+
+    One run: its figures. Several runs: mean ± standard deviation over them.
+    """
     first = runs[0]
     seeds = ", ".join(str(run["seed"]) for run in runs)
     many = f", mean ± standard deviation over seeds {seeds}" if len(runs) > 1 else f", seed {seeds}"
@@ -47,7 +49,7 @@ def results_tables(runs: Sequence[dict[str, Any]], markdown: bool = False) -> li
     if first["specialists"]:
         rows["specialists"] = [run["specialists"] for run in runs]
     tables = [_arms_by(title, rows, COLUMNS, markdown)]
-    # Both together are too wide for a terminal.
+    # One table with all columns would be too wide for a terminal.
     if parts := {figure: text for figure, text in columns_of(first).items() if figure not in COLUMNS}:
         tables.append(_arms_by("mpvap", rows, parts, markdown))
     return tables
@@ -58,31 +60,31 @@ def _arms_by(
 ) -> Table:
     table = Table(title=escape(title), title_justify="left", box=box.MARKDOWN)
     if not markdown:
-        # For 80 columns; what does not fit rich leaves out.
+        # For 80 columns: rich cuts off text that does not fit.
         table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
-        if any(len(found) > 1 for found in rows.values()):
+        if any(len(arm_runs) > 1 for arm_runs in rows.values()):
             columns = {f: text.replace(" ", "\n") if f in COLUMNS else text for f, text in columns.items()}
-    # Arms must be told apart: their column gives way last.
+    # The names of the arms must stay complete: the other columns become narrower first.
     table.add_column("", overflow="fold", min_width=min(32, max(map(len, rows))))
     for heading in columns.values():
         table.add_column(heading, justify="right")
-    for name, found in rows.items():
-        cells = (cell(figure, [figure_of(row, figure) for row in found]) for figure in columns)
+    for name, arm_runs in rows.items():
+        cells = (cell(figure, [figure_of(row, figure) for row in arm_runs]) for figure in columns)
         table.add_row(escape(name), *cells)
     return table
 
 
 def result_rows(results: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """One run's arms, and its specialists if it has them: (name, a text for each of its columns)."""
-    found = results["arms"] | ({"specialists": results["specialists"]} if results["specialists"] else {})
+    """(name, text for each column) of one run's arms and, if it has them, of its specialists."""
+    rows = results["arms"] | ({"specialists": results["specialists"]} if results["specialists"] else {})
     columns = columns_of(results)
-    return [(name, [cell(key, [figure_of(row, key)]) for key in columns]) for name, row in found.items()]
+    return [(name, [cell(key, [figure_of(row, key)]) for key in columns]) for name, row in rows.items()]
 
 
 def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | None = None) -> Table:
-    """Average precision by vertical: the baseline, the best arm and the specialists; the report has all.
+    """Average precision by vertical of the baseline, the best arm and the specialists; the report has all.
 
-    retained: the best arm's over its specialist's, by vertical, for a column of its own.
+    retained: vertical -> AP of the best arm / AP of its specialist, in percent; for an extra column.
     """
     arms = results["arms"]
     best = max(arms, key=lambda name: arms[name]["mpvap"] or 0.0)
@@ -105,13 +107,13 @@ def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | 
 
 
 def cell(figure: str, values: Sequence[float | None]) -> str:
-    """A figure of one run, or its mean ± standard deviation over several, as text; "-" for null."""
+    """A figure of one run, or its mean ± standard deviation over several runs, as text; "-" for null."""
     if any(value is None for value in values):
         return "-"
     if figure == "parameters":
         return f"{values[0] / 1e6:.2f}M"
     if len(values) == 1:
         return f"{values[0]:.1f}"
-    # Far below the baseline tenths are noise, and would not fit.
+    # Far below the baseline, tenths are noise and do not fit into the column.
     digits = 0 if figure == "gap_closed" and abs(mean(values)) >= 100 else 1
     return f"{mean(values):.{digits}f}±{stdev(values):.{digits}f}"

@@ -67,6 +67,10 @@ def _train_pending(stages: list[Stage], recipe: Recipe, run_dir: RunDir, observe
         if stage.always_again:
             run_dir.delete(f"{stage.folder}/{layout.RESULT}")
     pending = [stage for stage in stages if not stage.is_finished(run_dir)]
+    for stage in pending:
+        if run_dir.exists(name := f"{stage.folder}/{layout.RESULT}"):
+            observer.say(f"{stage}: its weights are gone or incomplete: it is trained again")
+            run_dir.delete(name)
     done = len(stages) - len(pending)
     if done:
         observer.say(f"{done} of {len(stages)} stages are finished and kept")

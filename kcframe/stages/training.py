@@ -23,6 +23,7 @@ from kcframe.recipe.schema import Recipe, Train
 from kcframe.stages.base import Reads, Stage
 from kcframe.stages.context import Context
 from kcframe.storage.layout import CHECKPOINT, RESULT, WEIGHTS
+from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
 EVALUATION_BATCH = 512
@@ -69,10 +70,10 @@ class TrainingStage(Stage):
 
     def run(self, context: Context) -> None:
         callbacks = context.callbacks()
-        subject = self.subject(context)
         learned, measured = self.splits(context.recipe, context.source)
         if not len(learned):
             raise DataError(f"{self}: the train split has no image of its classes")
+        subject = self.subject(context)
         settings = Settings(EVALUATION_BATCH, context.world.device)
         job = Job(
             name=str(self),
@@ -94,6 +95,15 @@ class TrainingStage(Stage):
         if evaluation is not None:
             self._finish(context, subject, trainer, evaluation)
 
+    def is_finished(self, run_dir: RunDir) -> bool:
+        """Its weights must be there whole, too. What is in them is checked when they are loaded."""
+        if not super().is_finished(run_dir):
+            return False
+        result, size = run_dir.read_json(f"{self.folder}/{RESULT}"), run_dir.size(f"{self.folder}/{WEIGHTS}")
+        # An earlier kcframe did not write down how large they are.
+        written = result.get("weights_bytes", size) if isinstance(result, dict) else size
+        return bool(size) and written == size
+
     def splits(self, recipe: Recipe, source: DataSource) -> tuple[Split, Split]:
         """What it learns from and what it is measured on, in its own class ids."""
         class_ids = self.class_ids(source.taxonomy)
@@ -108,11 +118,13 @@ class TrainingStage(Stage):
             "transform": transform_of(source).model_dump(),
         }
         with trainer.finished_network() as network:
-            run_dir.write(f"{self.folder}/{WEIGHTS}", pack_weights(network.state_dict(), about))
+            weights = pack_weights(network.state_dict(), about)
+        run_dir.write(f"{self.folder}/{WEIGHTS}", weights)
         run_dir.write_json(
             f"{self.folder}/{RESULT}",
             {
                 "stage": str(self),
+                "weights_bytes": len(weights),
                 "parameters": count_parameters(subject.student),
                 "train_images": len(trainer.job.split),
                 "steps": trainer.num_steps,

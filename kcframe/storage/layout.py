@@ -1,19 +1,19 @@
-"""The layout of a run directory: every folder and file name, once.
+"""The layout of a run directory: the names of all folders and files.
 
 recipe.yaml       the resolved recipe          versions.json   packages and plugins
 taxonomy.json     classes and verticals        data.json       facts about the data
 results.json      the table, for machines      report.html     the report, for people
 samples/          a few test images
-sweep.json, sweep.svg, best.yaml              what `kcframe tune` found
-specialists/V/    one folder a specialist      arms/A/         one folder a student arm
-outputs/I of N/   finish mark of a piece of the work of keeping what teachers say
-    stage.json               the settings it was begun with
-    checkpoint.safetensors   while training; deleted when finished
-    metrics.jsonl            one line a logged step, one an evaluation
-    bad_images.jsonl         images that were skipped, with reasons (…-1 and so on: by other workers)
+sweep.json, sweep.svg, best.yaml              results of `kcframe tune`
+specialists/V/    one folder per specialist    arms/A/         one folder per student arm
+outputs/I of N/   one folder per piece of filling the teacher cache
+    stage.json               the settings at the start of the stage
+    checkpoint.safetensors   during training; deleted at the end
+    metrics.jsonl            one line per logged step, and one per evaluation
+    bad_images.jsonl         images that were skipped, with reasons (other workers: bad_images-1.jsonl, …)
     weights.safetensors      the finished network
-    student.onnx (.pt2, .safetensors), .json, .md     what `kcframe export` wrote
-    result.json              the finish mark: figures, fingerprint
+    student.onnx (.pt2, .safetensors), .json, .md     files of `kcframe export`
+    result.json              figures and fingerprint; it exists if the stage is finished
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def arm_folder(arm: str) -> str:
 
 
 def outputs_folder(piece: str) -> str:
-    """Folder of a piece of the work of keeping what teachers say, below the run directory."""
+    """Folder of a piece of filling the teacher cache, below the run directory."""
     return f"{OUTPUTS}/{piece}"
 
 
 def bad_images_file(folder: str, rank: int) -> str:
-    """Where one worker of a stage lists the images that it could not use."""
+    """File in which one worker of a stage lists the images that it could not use."""
     return f"{folder}/bad_images{f'-{rank}' if rank else ''}.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""Files behind a network: requests are tried again after a pause, and messages never show a URL's secrets."""
+"""Files on remote storage: requests are retried after pauses, and messages never show a URL's secrets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kcframe.errors import DataError, KcframeError
 if TYPE_CHECKING:
     import fsspec
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
-# Seconds between attempts. One that has worked before mostly comes back; one that never has is more likely
-# named wrongly.
+# Seconds between attempts. A storage that has worked before will probably work again; for the first request a
+# wrong name is more likely, so there are fewer attempts.
 PAUSES, PAUSES_AT_FIRST = (0.5, 1, 2, 4, 8, 15, 30, 60), (0.5, 1, 2)
 URL = re.compile(r"[a-z0-9+.-]+://[^\s'\"<>]+", re.IGNORECASE)
 CHAINED = re.compile(r"::(?=[a-z0-9+.-]+(?:::|://|$))", re.IGNORECASE)
-"""What fsspec writes between an address and what wraps it: a cache, say, or a zip file."""
+"""fsspec's separator between chained URLs, for example of a cache or a zip file and the address inside."""
 USER = re.compile(r"^[^/?#@]*@|^[^/?#@:]*:(?!\d*[/?#]).*@")
-"""Before a host: user and password, in which somebody forgot to write / ? # as %2F %3F %23, say."""
+"""User and password before a host, also if they contain / ? # that are not written as %2F %3F %23."""
 HOPELESS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-GONE, REFUSED = (404, 410), (401, 403, 407)  # of HTTP
+GONE, REFUSED = (404, 410), (401, 403, 407)  # HTTP status codes
 
 S3 = {
     "connect_timeout": 10,
@@ -34,15 +34,17 @@ S3 = {
 
 
 def storage_options(url: str, anonymous: bool) -> dict[str, object]:
-    """How a storage is to be talked to: patience for s3, credentials only where they are wanted."""
+    """Options for a storage: timeouts and retries for s3. anonymous: do not use credentials."""
     if not url.startswith(("s3://", "s3a://")):
         return {}
     return {"anon": anonymous, "config_kwargs": S3}
 
 
-def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
-    """What `action` gives, tried again after each pause. Raises what it raised last, or at once what no
-    waiting mends."""
+def patiently(action: Callable[[], Result], pauses: Sequence[float]) -> Result:
+    """Returns the result of `action`; after an error, waits for the next pause and tries again.
+
+    Raises the last error. An error that a retry cannot mend (HOPELESS, KcframeError) is raised at once.
+    """
     for pause in pauses:
         try:
             return _told_rightly(action)
@@ -53,8 +55,12 @@ def patiently(action: Callable[[], Found], pauses: Sequence[float]) -> Found:
     return _told_rightly(action)
 
 
-def _told_rightly(action: Callable[[], Found]) -> Found:
-    """On the web fsspec calls now everything a missing file, now nothing: this raises what was wrong."""
+def _told_rightly(action: Callable[[], Result]) -> Result:
+    """Runs `action`; over HTTP, replaces fsspec's errors, which often are wrong, by the real ones.
+
+    fsspec reports any HTTP error as a missing file in some calls, and a missing file as some other error in
+    others.
+    """
     try:
         return action()
     except Exception as error:  # each storage raises its own
@@ -74,7 +80,7 @@ def _of_the_web(error: Exception) -> bool:
 
 
 def is_there(storage: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Whether a storage has a file or folder. Unlike its `exists`, it raises if the storage does not say."""
+    """Whether a storage has a file or folder. Unlike its `exists`, raises an error if the storage fails."""
     try:
         _told_rightly(lambda: storage.info(path))
     except FileNotFoundError:
@@ -83,13 +89,13 @@ def is_there(storage: fsspec.AbstractFileSystem, path: str) -> bool:
 
 
 def marks_of(info: Mapping[str, object]) -> list[str]:
-    """What changes when a file does, from a storage's `info` of it: each storage has some of it."""
+    """Texts that change when a file does, from a storage's `info`. Each storage has some of the keys."""
     marks = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "Last-Modified", "created")
     return [str(info.get(key)) for key in marks]
 
 
 def read_file(url: str, option: str, anonymous: bool = False) -> bytes:
-    """A whole file of any storage. option: that names it. DataError, without secrets, if that fails."""
+    """A whole file of any storage. option: the option with its name. Raises DataError, without secrets."""
     import fsspec
 
     shown = without_secrets(url)
@@ -103,7 +109,7 @@ def read_file(url: str, option: str, anonymous: bool = False) -> bytes:
 
 
 def as_text(data: bytes, name: str) -> str:
-    """A file's text. DataError, with the line, if it is not UTF-8."""
+    """A file's text. Raises DataError, with the line, if it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -114,7 +120,7 @@ def as_text(data: bytes, name: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user and password, and on the web without its query."""
+    """A URL for messages: without user and password and, for http(s), without its query."""
     return "::".join(map(_shown, CHAINED.split(url)))
 
 
@@ -129,5 +135,5 @@ def _shown(part: str) -> str:
 
 
 def explained(error: Exception) -> str:
-    """What an error says, without the secrets of URLs in it."""
-    return f"{type(error).__name__}: {URL.sub(lambda found: without_secrets(found.group()), str(error))}"
+    """The text of an error, without the secrets of URLs in it."""
+    return f"{type(error).__name__}: {URL.sub(lambda match: without_secrets(match.group()), str(error))}"

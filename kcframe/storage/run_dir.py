@@ -1,4 +1,4 @@
-"""A run directory: whole files below any fsspec URL. What lies where in it: `layout`."""
+"""A run directory: whole files below any fsspec URL. Module `layout` has the names of its files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kcframe.storage.writing import replacing
 
 
 class RunDir:
-    """Reads and writes whole files; a file is there whole or not at all.
+    """Reads and writes whole files. A file is complete or does not exist.
 
-    Raises RunDirError, naming the URL, when the storage refuses.
+    Raises RunDirError with the URL if the storage fails.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
@@ -31,18 +31,24 @@ class RunDir:
         return without_secrets(self.url)
 
     def path(self, name: str) -> str:
-        """URL of a file, to be opened: user and password are in it if they are in the directory's."""
+        """URL of a file, for opening it. It contains user and password if the directory's URL does."""
         return f"{self.url}/{name}"
 
     def shown(self, name: str) -> str:
-        """URL of a file, as people may see it."""
+        """URL of a file, for messages, without user and password."""
         return without_secrets(self.path(name))
 
     def exists(self, name: str) -> bool:
         return self._try(name, "looked for", lambda: self._fs.exists(self.path(name)))
 
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is not there."""
+        if not self.exists(name):
+            return None
+        return self._try(name, "looked at", lambda: self._fs.size(self.path(name)))
+
     def read(self, name: str) -> bytes:
-        """Bytes of a file; RunDirError if it is not there."""
+        """Bytes of a file. Raises RunDirError if it does not exist."""
         return self._try(name, "read", lambda: self._fs.cat_file(self.path(name)))
 
     def read_json(self, name: str) -> Any:
@@ -54,7 +60,7 @@ class RunDir:
             ) from None
 
     def write(self, name: str, content: bytes | str) -> None:
-        """Write a file at once: a reader sees the old one or the new one, never a part."""
+        """Replaces a file atomically: a reader sees the old or the new one, never a part."""
         data = content.encode() if isinstance(content, str) else content
         self._try(name, "written", lambda: self._write(name, data))
 
@@ -68,49 +74,49 @@ class RunDir:
             os.fsync(file.fileno())
 
     def write_json(self, name: str, value: Any) -> None:
-        # JSON has no nan: what has no value is null.
+        # JSON has no nan: a missing value is null.
         self.write(name, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
     def delete(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Deletes a file if it exists."""
         if self.exists(name):
             self._try(name, "deleted", lambda: self._fs.rm_file(self.path(name)))
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it, if it is there."""
+        """Deletes a folder with everything in it, if it exists."""
         if self.exists(name):
             self._try(name, "deleted", lambda: self._fs.rm(self.path(name), recursive=True))
 
     def delete_folder_if_empty(self, name: str) -> None:
-        """Delete a folder that holds no folder."""
+        """Deletes a folder, with its files, if it has no folders."""
         if not self.folders(name):
             self.delete_folder(name)
 
     def folders(self, parent: str) -> list[str]:
-        """Names of the folders in a folder, sorted; none if it is not there."""
+        """Names of the folders in a folder, sorted; empty if it does not exist."""
         return self._names(parent, "directory")
 
     def files(self, folder: str) -> list[str]:
-        """Names of the files in a folder, sorted; none if it is not there."""
+        """Names of the files in a folder, sorted; empty if it does not exist."""
         return self._names(folder, "file")
 
     def files_below(self, folder: str) -> list[str]:
-        """Paths of all files below a folder, from there, sorted; none if it is not there."""
+        """Paths of all files below a folder, relative to it, sorted; empty if it does not exist."""
 
-        def found() -> list[str]:
+        def listed() -> list[str]:
             self._fs.invalidate_cache()
             start = self._fs._strip_protocol(self.path(folder)).rstrip("/") + "/"
             return sorted(name.removeprefix(start) for name in self._fs.find(start))
 
-        return self._try(folder, "listed", found)
+        return self._try(folder, "listed", listed)
 
     def _names(self, folder: str, kind: str) -> list[str]:
         def listed() -> list[str]:
             self._fs.invalidate_cache()
             if not self._fs.exists(self.path(folder)):
                 return []
-            found = self._fs.ls(self.path(folder), detail=True)
-            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in found if e["type"] == kind)
+            entries = self._fs.ls(self.path(folder), detail=True)
+            return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == kind)
 
         return self._try(folder, "listed", listed)
 
@@ -128,7 +134,7 @@ class RunDir:
     def _try(self, name: str, done: str, action):
         pauses = () if self.local else PAUSES if self._has_worked else PAUSES_AT_FIRST
         try:
-            found = patiently(action, pauses)
+            result = patiently(action, pauses)
         except FileNotFoundError:
             what = "no such file" if done == "read" else f"cannot be {done}: no such bucket or folder"
             raise RunDirError(f"{self.shown(name)}: {what}") from None
@@ -137,4 +143,4 @@ class RunDir:
         except Exception as error:  # each storage raises its own
             raise StorageError(f"{self.shown(name)}: cannot be {done}: {explained(error)}") from error
         self._has_worked = True
-        return found
+        return result

@@ -1,4 +1,4 @@
-"""Files that a command is asked to write, anywhere fsspec can: whole, or not at all."""
+"""Writes files to any fsspec URL. A file appears when it is complete, or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from kcframe.storage.remote import explained, without_secrets
 
 @contextmanager
 def writing(url: str) -> Iterator[IO[bytes]]:
-    """A file to be filled; it appears at `url` when the block ends without an error.
+    """A file to write to; it appears at `url` when the block ends without an error.
 
-    Raises RunDirError, naming it, if it cannot be: before the block where that is known by then.
+    Raises RunDirError with its name if it cannot be written; if possible, before the block begins.
     """
     try:
         storage, path = fsspec.url_to_fs(url)
@@ -68,14 +68,16 @@ def write_text(url: str, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(url: str, found: Any) -> None:
-    write_text(url, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+def write_json(url: str, content: Any) -> None:
+    write_text(url, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Another file beside `target`, to be filled; it takes target's place when the block ends without an
-    error, so that a reader sees the old one or the new one, never a part."""
+    """The path of a new file next to `target`. It replaces `target` when the block ends without an error.
+
+    So a reader sees the old file or the new one, never a part.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:

@@ -1,1 +1,1 @@
-"""What one does with a finished student: predict, measure it elsewhere, export, probe, serve."""
+"""Uses of a finished student: predict, evaluate on other data, export, probe, serve."""

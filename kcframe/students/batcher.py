@@ -1,4 +1,4 @@
-"""Single pictures from many clients become batches for one network."""
+"""Collects single pictures from many clients into batches for one network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 
 class Full(Exception):
-    """More is waiting than may wait, or nothing is answered any more."""
+    """Too many items are waiting, or the batcher has stopped."""
 
 
 @dataclass
@@ -23,10 +23,10 @@ class _Waiting(Generic[Item, Answer]):
 
 
 class Batcher(Generic[Item, Answer]):
-    """Hands what has come meanwhile to `work`, at most `size` items at a time, in a thread of its own.
+    """Passes waiting items to `work` in batches of at most `size`, in a separate thread.
 
-    While a batch is worked on the next one gathers, so that batches grow with the load; nobody waits for
-    company. Items that nobody waits for any more are left out.
+    While one batch is processed, the next one collects. So batches grow with the load, and no item waits for
+    a batch to fill. Items whose client has gone are left out.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Batcher(Generic[Item, Answer]):
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Whoever still waits gets Full; so does whoever comes later."""
+        """Stops. Waiting and later requests get Full."""
         self._open = False
         if self._task is not None:
             self._task.cancel()
@@ -56,7 +56,7 @@ class Batcher(Generic[Item, Answer]):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, item: Item) -> Answer:
-        """One item's answer. Raises Full at once if too many are waiting, and whatever `work` raises."""
+        """The answer for one item. Raises Full at once if too many are waiting, and any error of `work`."""
         waiting: _Waiting[Item, Answer] = _Waiting(item, asyncio.get_running_loop().create_future())
         if not self._open:
             raise Full
@@ -73,26 +73,26 @@ class Batcher(Generic[Item, Answer]):
             try:
                 if batch:
                     self.on_batch(len(batch))
-                    items = [each.item for each in batch]
+                    items = [request.item for request in batch]
                     answers = await loop.run_in_executor(self._thread, self.work, items)
-                    for each, answer in zip(batch, answers, strict=True):
-                        if not each.answer.done():
-                            each.answer.set_result(answer)
-            except Exception as error:  # each client is told; the next batch may be better
-                for each in batch:
-                    if not each.answer.done():
-                        each.answer.set_exception(error)
+                    for request, answer in zip(batch, answers, strict=True):
+                        if not request.answer.done():
+                            request.answer.set_result(answer)
+            except Exception as error:  # every client of the batch gets the error; the loop goes on
+                for request in batch:
+                    if not request.answer.done():
+                        request.answer.set_exception(error)
             finally:
-                _refuse(batch)  # of a batch that was stopped
+                _refuse(batch)  # only if the batch was cancelled: other requests are done
 
     async def _gather(self) -> list[_Waiting[Item, Answer]]:
         batch = [await self._queue.get()]
         while len(batch) < self.size and not self._queue.empty():
             batch.append(self._queue.get_nowait())
-        return [each for each in batch if not each.answer.done()]
+        return [request for request in batch if not request.answer.done()]
 
 
 def _refuse(batch: Sequence[_Waiting]) -> None:
-    for each in batch:
-        if not each.answer.done():
-            each.answer.set_exception(Full())
+    for request in batch:
+        if not request.answer.done():
+            request.answer.set_exception(Full())

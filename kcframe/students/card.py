@@ -1,5 +1,7 @@
-"""The model card of an exported student (Mitchell et al. 2019, "Model Cards for Model Reporting"): what its
-run knows, in Markdown."""
+"""The model card of an exported student in Markdown, from its run directory.
+
+See Mitchell et al. 2019, "Model Cards for Model Reporting".
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import kcframe
-from kcframe.build.arms import resolve_arm
+from kcframe.assembly.arms import resolve_arm
 from kcframe.engine.model import count_parameters
 from kcframe.recipe.schema import StudentSpec
 from kcframe.report.table import COLUMNS, cell
@@ -21,9 +23,12 @@ MAX_VERTICALS = 100
 
 @dataclass(frozen=True)
 class Exported:
-    """files: what was written. difference: the largest between the file's outputs and PyTorch's, absolute;
-    None if nothing here can run the file. compared_on: which pictures. compared: logits or probabilities.
-    agrees: whether the difference is rounding."""
+    """The result of an export.
+
+    files: that were written. difference: largest absolute difference of the file's outputs to PyTorch's; None
+    if no runtime for the file is installed. compared_on: the pictures of this comparison, in words. compared:
+    "logits" or "probabilities". agrees: whether the difference is only rounding.
+    """
 
     files: tuple[str, ...]
     difference: float | None
@@ -35,7 +40,7 @@ class Exported:
 def model_card(
     classifier: Classifier, exported: Exported, to: str, about: dict[str, Any], licence: str | None
 ) -> str:
-    """Markdown. licence: of the weights, as their owner says; kcframe cannot know it."""
+    """The card as Markdown. licence: of the weights, from their owner; kcframe does not know it."""
     taxonomy, transform = classifier.taxonomy, classifier.transform
     student = classifier.about["student"]
     parts = [f"# {_name(classifier)}: {classifier.arm}", ""]
@@ -111,8 +116,8 @@ def _figures(classifier: Classifier) -> list[str]:
     for name, figures in shown.items():
         lines.append(f"| {name} | " + " | ".join(cell(c, [figures.get(c)]) for c in COLUMNS) + " |")
     lines += ["", "| vertical | images | average precision |", "|---|---|---|"]
-    for name, found in list(row["per_vertical"].items())[:MAX_VERTICALS]:
-        lines.append(f"| {name} | {found['images']:,} | {cell('ap', [found['ap']])} |")
+    for name, vertical_figures in list(row["per_vertical"].items())[:MAX_VERTICALS]:
+        lines.append(f"| {name} | {vertical_figures['images']:,} | {cell('ap', [vertical_figures['ap']])} |")
     return [*lines, ""]
 
 
@@ -120,5 +125,5 @@ def _compared(exported: Exported) -> str:
     if exported.difference is None:
         return "Not compared with PyTorch: no runtime was installed where it was exported."
     same = "which is rounding" if exported.agrees else "which is NOT rounding: do not use it"
-    found = f"largest difference of {exported.compared} {exported.difference:.1e}, {same}"
-    return f"Compared with PyTorch on {exported.compared_on}: {found}."
+    difference = f"largest difference of {exported.compared} {exported.difference:.1e}, {same}"
+    return f"Compared with PyTorch on {exported.compared_on}: {difference}."

@@ -1,8 +1,8 @@
-"""A student as a file for someone else's runtime: ONNX, torch.export, or its bare weights.
+"""Exports a student as a file for other runtimes: ONNX, torch.export, or its weights alone.
 
-What a user of the file needs goes into it, under the key `kcframe`, and beside it as a JSON file: classes,
-verticals, parents, and what a picture goes through before the network. Shapes: B batch, C channels, S side of
-a picture, N classes, k classes that are kept.
+The file contains metadata under the key `kcframe`, and a JSON file next to it has the same: classes,
+verticals, parents, and how pictures are prepared for the network. Shapes: B batch, C channels, S side of a
+picture, N classes, k most probable classes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kcframe.students.load import Classifier, load
 Format = Literal["onnx", "torch.export", "safetensors"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch.export": ".pt2", "safetensors": ".safetensors"}
 ONNX_OPSET = 20
-MADE_UP = 8  # pictures to compare with where the run has none
+MADE_UP = 8  # random pictures for the comparison if the run has no samples
 
 
 class TopK(nn.Module):
@@ -51,10 +51,10 @@ class TopK(nn.Module):
 
 
 def export(classifier: Classifier, to: Format, out: str, top_k: int | None, licence: str | None) -> Exported:
-    """Write a student as a file, its JSON file and its model card, and compare the file with PyTorch.
+    """Writes a student as a file, its JSON file and its model card, and compares the file with PyTorch.
 
-    out: path or URL. top_k: let the file give the k most probable leaf classes and their probabilities
-    instead of all logits. Raises DataError if `to` cannot do that, PluginError if a library is missing.
+    out: path or URL. top_k: the file returns the k most probable leaf classes and their probabilities instead
+    of all logits. Raises DataError if the format `to` cannot do that, PluginError if a library is missing.
     """
     if to == "safetensors" and top_k is not None:
         raise DataError("--top-k is for files that run: a safetensors file holds weights alone")
@@ -78,9 +78,12 @@ def export(classifier: Classifier, to: Format, out: str, top_k: int | None, lice
 
 @contextmanager
 def _laid_out_plainly(network: nn.Module) -> Iterator[None]:
-    """Without the memory format that is fastest here (channels last): torch.export.save warns of it ("No
-    complete tensor found in the group!")."""
-    before = [(each, each.data) for each in network.parameters() if not each.is_contiguous()]
+    """Makes all parameters contiguous inside the block.
+
+    They may be in channels-last format, which is faster here, but torch.export.save warns of it ("No complete
+    tensor found in the group!").
+    """
+    before = [(tensor, tensor.data) for tensor in network.parameters() if not tensor.is_contiguous()]
     try:
         for parameter, values in before:
             parameter.data = values.contiguous()
@@ -91,7 +94,7 @@ def _laid_out_plainly(network: nn.Module) -> Iterator[None]:
 
 
 def description(classifier: Classifier, top_k: int | None) -> dict[str, Any]:
-    """What travels with a file."""
+    """The metadata that is written into the file and next to it."""
     backbone, transform = classifier.student.backbone, classifier.transform
     outputs = (
         {"logits": "float32 [B, N] by class id; the sigmoid of a logit is the class's probability"}
@@ -107,7 +110,7 @@ def description(classifier: Classifier, top_k: int | None) -> dict[str, Any]:
         "input": {
             "images": "float32 [B, channels, image_size, image_size] in 0..1",
             "transform": transform.model_dump(),
-            # For the reader: the network does both by itself.
+            # For information: the network includes normalisation and resizing.
             "normalised_inside": {
                 "mean": list(backbone.mean),
                 "std": list(backbone.std),
@@ -120,18 +123,20 @@ def description(classifier: Classifier, top_k: int | None) -> dict[str, Any]:
 
 
 def sample_images(classifier: Classifier) -> tuple[Tensor, str]:
-    """Pictures [B, C, S, S] to compare with, and what they are: the run's samples, or made-up ones."""
+    """Pictures [B, C, S, S] for the comparison, and their description: samples of the run, or random ones."""
     run_dir, transform = classifier.run_dir, classifier.transform
-    found = []
+    pictures = []
     if run_dir is not None and run_dir.exists(SAMPLES):
         for number in range(len(run_dir.read_json(SAMPLES))):
             pixels = np.asarray(Image.open(io.BytesIO(run_dir.read(sample_file(number)))))
             pixels = pixels.reshape(*pixels.shape[:2], -1)
             if pixels.shape == (transform.image_size, transform.image_size, transform.channels):
-                found.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)
-    if found:
-        # At least two: exporters take a batch of one for a network that knows no other.
-        return torch.stack(found * (2 if len(found) == 1 else 1)), f"{len(found)} test pictures of the run"
+                pictures.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)
+    if pictures:
+        # At least two: with a batch of one, exporters treat the batch size as a constant.
+        return torch.stack(
+            pictures * (2 if len(pictures) == 1 else 1)
+        ), f"{len(pictures)} test pictures of the run"
     shape = (MADE_UP, transform.channels, transform.image_size, transform.image_size)
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)), f"{MADE_UP} pictures of noise"
 
@@ -160,7 +165,7 @@ def _to_onnx(
     entry.key, entry.value = HEADER, json.dumps(about, ensure_ascii=False)
     try:
         data = model.SerializeToString()
-    except Exception as error:  # protobuf's own, by version
+    except Exception as error:  # the type of protobuf's error depends on its version
         raise DataError(
             f"the student is too large for one ONNX file (2 GB): {error}; use --to torch.export"
         ) from None
@@ -188,8 +193,8 @@ def _to_torch(
 
     def run(pictures: np.ndarray) -> list[np.ndarray]:
         again = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-        found = again(torch.from_numpy(pictures))
-        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+        outputs = again(torch.from_numpy(pictures))
+        return [tensor.numpy() for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return buffer.getvalue(), run
 
@@ -197,7 +202,7 @@ def _to_torch(
 def _to_safetensors(
     classifier: Classifier, network: nn.Module, images: Tensor, about: dict[str, Any]
 ) -> tuple[bytes, Run | None]:
-    # With the taxonomy in its header the file can be loaded by itself.
+    # With the taxonomy in its header the file can be loaded without its run.
     whole = {**classifier.about, "taxonomy": about["taxonomy"]}
     data = pack_weights(classifier.student.state_dict(), whole)
 
@@ -215,30 +220,30 @@ _FORMATS: dict[Format, Callable[..., tuple[bytes, Run | None]]] = {
 
 
 def _compare(network: nn.Module, run: Run, classifier: Classifier, images: Tensor) -> tuple[float, bool]:
-    """(largest difference of logits or probabilities, whether all of it is rounding)."""
+    """(largest difference of logits or probabilities, whether it is only rounding)."""
     differences, agrees = [], True
-    for batch in (images, images[:1]):  # of two sizes: a file may have learned one by heart
+    for batch in (images, images[:1]):  # two batch sizes: a file may have one of them as a constant
         with torch.inference_mode():
             expected, shares = network(batch), classifier.module(batch).sigmoid()
-        found = [torch.from_numpy(np.asarray(each)) for each in run(batch.numpy())]
+        outputs = [torch.from_numpy(np.asarray(output)) for output in run(batch.numpy())]
         if isinstance(expected, Tensor):
-            agrees &= found[0].shape == expected.shape and _alike(found[0].sigmoid(), shares)
-            differences.append(float((found[0] - expected).abs().max()))
+            agrees &= outputs[0].shape == expected.shape and _alike(outputs[0].sigmoid(), shares)
+            differences.append(float((outputs[0] - expected).abs().max()))
         else:
-            # By value and by class: two classes of the same probability may change places.
-            agrees &= _alike(found[0], expected[0]) and _alike(found[0], shares.gather(1, found[1]))
-            differences.append(float((found[0] - expected[0]).abs().max()))
+            # Compare values and classes separately: two classes with equal probability may be swapped.
+            agrees &= _alike(outputs[0], expected[0]) and _alike(outputs[0], shares.gather(1, outputs[1]))
+            differences.append(float((outputs[0] - expected[0]).abs().max()))
     return max(differences), agrees
 
 
-def _alike(found: Tensor, ours: Tensor) -> bool:
-    """Probabilities that differ by a percent of themselves or less."""
-    return torch.allclose(found, ours, rtol=1e-2, atol=1e-8)
+def _alike(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether probabilities differ by one percent of themselves or less."""
+    return torch.allclose(theirs, ours, rtol=1e-2, atol=1e-8)
 
 
 @contextmanager
 def _quiet():
-    """Exporters tell of every step, and fail in many ways; PluginError where one does."""
+    """Silences the exporters' messages, and turns their errors into PluginError."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Libraries that only some commands need: an extra of the distribution brings them."""
+"""Checks for libraries that only some commands need; an extra of the distribution installs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kcframe.errors import PluginError
 
 
 def need(what: str, extra: str, libraries: Mapping[str, str]) -> None:
-    """PluginError if one is missing. what: needs them. libraries: module -> the distribution that has it."""
+    """Raises PluginError if one is missing. what: needs them. libraries: module -> its distribution."""
     for module, library in libraries.items():
         if find_spec(module) is None:
             raise PluginError(f"{what} needs {library}: pip install 'kcframe[{extra}]'")

@@ -1,4 +1,4 @@
-"""Other pictures for a finished student: a recipe's data, or folders of pictures, in its own classes."""
+"""Labelled pictures for a finished student, from a recipe's data or folders, with the student's ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from kcframe.build.source import build_source
+from kcframe.assembly.source import build_source
 from kcframe.builtin.sources.image_folder import ImageFolderSet
 from kcframe.engine.data.split import Split
 from kcframe.errors import DataError
@@ -24,15 +24,15 @@ from kcframe.storage.layout import RECIPE
 from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
-ALL_MAY_BE_BAD = 1.0  # of a folder's pictures: those that cannot be read are told
+ALL_MAY_BE_BAD = 1.0  # a folder may have any number of unreadable pictures: they are reported
 
 
 @dataclass(frozen=True)
 class Pictures:
     """Pictures with labels of a taxonomy.
 
-    name: what they are called. split: those with a label. split_name: of a recipe's data, else None. unknown:
-    classes of the data that the taxonomy lacks.
+    name: for people. split: the pictures that have a label. split_name: 'train' or 'test' for the data of a
+    recipe, else None. unknown: classes of the data that are not in the taxonomy.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Pictures:
 
     @property
     def num_left_out(self) -> int:
-        """Pictures without a class that the taxonomy has."""
+        """Number of pictures without a class of the taxonomy."""
         return len(self.split.images) - len(self.split)
 
 
@@ -52,13 +52,14 @@ def find_pictures(
     overrides: Sequence[str],
     run_dir: RunDir,
     taxonomy: Taxonomy,
+    *,
     transform: Transform,
 ) -> Pictures:
     """The pictures that `data` names.
 
-    data: a recipe (its data section is used); a folder or URL with pictures in folders called like classes;
-    None: the run's own recipe. split: 'train' or 'test' (None) of a recipe's data. Raises DataError if no
-    picture has a class of the taxonomy, or if the pictures are not of the size that `transform` makes.
+    data: a recipe (its data section is used), or a folder or URL with pictures in folders with class names;
+    None: the run's own recipe. split: of a recipe's data, 'train' or 'test'; None: 'test'. Raises DataError
+    if no picture has a class of the taxonomy, or if the size of the pictures is not that of `transform`.
     """
     if data is not None and not is_recipe(data):
         refuse_for_folder(data, overrides, split)
@@ -70,13 +71,13 @@ def find_pictures(
     images = source.split(split or "test")
     labels, unknown, new_ids = _renamed(images.labels, source.taxonomy, taxonomy)
     absent = None if images.absent is None else images.absent.restrict(new_ids)
-    known = replace(Split.of(source, split or "test"), labels=labels, absent=absent)
-    pictures = _labelled(f"{name}, {split or 'test'}", known, unknown)
+    renamed = replace(Split.of(source, split or "test"), labels=labels, absent=absent)
+    pictures = _labelled(f"{name}, {split or 'test'}", renamed, unknown)
     return replace(pictures, split_name=split or "test")
 
 
 def refuse_for_folder(data: str, overrides: Sequence[str], split: str | None = None) -> None:
-    """DataError for what only a recipe has."""
+    """Raises DataError if options are set that only a recipe can have."""
     if overrides or split is not None:
         option = "--set" if overrides else "--split"
         raise DataError(f"{option} is for recipes, {data} is a folder (recipes end in .yaml or .yml)")
@@ -87,7 +88,7 @@ def is_recipe(data: str) -> bool:
 
 
 def source_of(recipe_url: str, overrides: Sequence[str], transform: Transform) -> tuple[DataSource, str]:
-    """A recipe's data source and its name. DataError if its pictures are not what `transform` makes."""
+    """A recipe's data source and its name. Raises DataError if its pictures do not fit `transform`."""
     recipe = load_recipe(recipe_url, installed(), overrides)
     source = build_source(recipe)
     have, want = (source.channels, source.image_size), (transform.channels, transform.image_size)
@@ -100,7 +101,7 @@ def source_of(recipe_url: str, overrides: Sequence[str], transform: Transform) -
 
 
 def folder_of_classes(url: str, transform: Transform) -> tuple[ImageSet, Tensor, tuple[str, ...]]:
-    """Pictures in folders, each folder a class: (images, class of each int64 [n], names)."""
+    """Pictures in folders, one folder per class: (images, class of each image int64 [n], class names)."""
     listing = list_folder(url, ENDINGS)
     names = sorted({f"/{normalize('NFC', file)}".split("/")[-2] for file in listing.files})
     if "" in names:
@@ -112,19 +113,19 @@ def folder_of_classes(url: str, transform: Transform) -> tuple[ImageSet, Tensor,
 
 
 def _renamed(labels: Labels, theirs: Taxonomy, ours: Taxonomy) -> tuple[Labels, tuple[str, ...], Tensor]:
-    """Labels in our ids with our ancestors, which of their classes we lack, and their ids' new ones."""
+    """(labels with our ids and our ancestors, their classes that we lack, our id for each of their ids)."""
     if theirs == ours:
         return labels, (), torch.arange(ours.num_classes)
-    known = ours.class_ids
-    new_ids = torch.tensor([known.get(name, -1) for name in theirs.classes])
-    kept = labels.likely().restrict(new_ids)
-    with_ours = Labels.from_lists(ours.with_ancestors(kept.of(image)) for image in range(len(kept)))
-    return with_ours, tuple(name for name in theirs.classes if name not in known), new_ids
+    our_ids = ours.class_ids
+    new_ids = torch.tensor([our_ids.get(name, -1) for name in theirs.classes])
+    in_both = labels.likely().restrict(new_ids)
+    with_ours = Labels.from_lists(ours.with_ancestors(in_both.of(image)) for image in range(len(in_both)))
+    return with_ours, tuple(name for name in theirs.classes if name not in our_ids), new_ids
 
 
 def _labelled(name: str, split: Split, unknown: tuple[str, ...] = ()) -> Pictures:
-    known = split.that_can_be_measured_on()
-    if not len(known):
+    measurable = split.that_can_be_measured_on()
+    if not len(measurable):
         missing = f" (it has {', '.join(unknown[:5])} …)" if unknown else ""
         raise DataError(f"{name}: no picture has a class that the student knows{missing}")
-    return Pictures(name, known, unknown=unknown)
+    return Pictures(name, measurable, unknown=unknown)

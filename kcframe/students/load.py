@@ -1,4 +1,4 @@
-"""`kcframe.load`: a finished student from its run directory, ready to be asked."""
+"""`kcframe.load`: loads a finished student from its run directory, ready for predictions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from kcframe.build.networks import build_student
-from kcframe.build.saved import read_file, restore
+from kcframe.assembly.networks import build_student
+from kcframe.assembly.saved import read_file, restore
 from kcframe.engine.checkpoint import unpack_weights
 from kcframe.engine.model import Student, count_parameters
 from kcframe.errors import DataError, KcframeError, RunDirError, did_you_mean
@@ -36,7 +36,7 @@ Picture = str | os.PathLike[str] | bytes | Image.Image
 
 @dataclass(frozen=True)
 class Guess:
-    """A class that a picture may show. parents: its ancestors, nearest first, with their probabilities."""
+    """A class that a picture may show. parents: its ancestors with their probabilities, nearest first."""
 
     name: str
     probability: float
@@ -55,9 +55,9 @@ class Guess:
 class Classifier:
     """A finished student.
 
-    run_dir: where it comes from; None: from a file of its own. taxonomy: its classes. transform: what a
-    picture goes through before it. module: an nn.Module, pictures [B, C, S, S] in 0..1 -> logits [B, N] by
-    class id. about: what its file says of it.
+    run_dir: its run directory; None if it was loaded from an exported file. taxonomy: its classes. transform:
+    converts a picture to its input. module: an nn.Module, pictures [B, C, S, S] in 0..1 -> logits [B, N] by
+    class id. about: the metadata of its file.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Classifier:
         student: Student,
         taxonomy: Taxonomy,
         transform: Transform,
+        *,
         about: dict,
     ):
         self.run_dir, self.arm, self.about = run_dir, arm, about
@@ -82,7 +83,7 @@ class Classifier:
         )
 
     def to(self, device: str | torch.device) -> Classifier:
-        """Move it to a device; returns itself."""
+        """Moves the classifier to a device; returns itself."""
         self.device = torch.device(device)
         self.module.to(self.device)
         return self
@@ -96,19 +97,19 @@ class Classifier:
     ) -> list[list[Guess]]:
         """The `top` most probable leaf classes of each picture, most probable first.
 
-        pictures: files, URLs, bytes or Pillow images; or a tensor [B, C, S, S] in 0..1 that has been through
-        `transform`. consistent: raise every parent's probability to its most probable child's. Raises
-        DataError, naming the picture, for one that cannot be read.
+        pictures: files, URLs, bytes or Pillow images; or a tensor [B, C, S, S] in 0..1, the result of
+        `transform`. consistent: raise every parent's probability to that of its most probable child. Raises
+        DataError, naming the picture, if one cannot be read.
         """
         if isinstance(pictures, (str, bytes, os.PathLike, Image.Image)):
             pictures = [pictures]
-        found: list[list[Guess]] = []
+        guesses: list[list[Guess]] = []
         for start in range(0, len(pictures), batch_size):
             part = pictures[start : start + batch_size]
             if not isinstance(part, Tensor):
                 part = self.transform([self._open(picture, start + n) for n, picture in enumerate(part)])
-            found += self.guesses(self.logits(part), top, consistent)
-        return found
+            guesses += self.guesses(self.logits(part), top, consistent)
+        return guesses
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -121,11 +122,11 @@ class Classifier:
         return self.module(images.to(self.device)).float().cpu()
 
     def guesses(self, logits: Tensor, top: int = 5, consistent: bool = False) -> list[list[Guess]]:
-        """logits [B, N] in words."""
+        """The most probable leaf classes by logits [B, N]; see `predict`."""
         if consistent:
             logits = self._hierarchy.lift(logits)
         probabilities = logits.sigmoid()
-        # Ranked by logit: far from zero, probabilities are all the same.
+        # Rank by logit: for large logits all probabilities are rounded to 1.
         leaves = logits.masked_fill(~self._leaf, -torch.inf)
         best = leaves.topk(min(top, int(self._leaf.sum())), dim=1).indices
         return [
@@ -138,12 +139,12 @@ class Classifier:
         return Hierarchy(self.taxonomy)
 
     def _guess(self, class_id: int, probabilities: Tensor) -> Guess:
-        known = self.taxonomy
+        taxonomy = self.taxonomy
         return Guess(
-            known.classes[class_id],
+            taxonomy.classes[class_id],
             float(probabilities[class_id]),
-            tuple(known.verticals[v] for v, _ in known.locate(class_id)),
-            tuple((known.classes[a], float(probabilities[a])) for a in known.ancestors(class_id)),
+            tuple(taxonomy.verticals[v] for v, _ in taxonomy.locate(class_id)),
+            tuple((taxonomy.classes[a], float(probabilities[a])) for a in taxonomy.ancestors(class_id)),
         )
 
     def _open(self, picture: Picture, place: int) -> Image.Image:
@@ -163,11 +164,11 @@ class Classifier:
 def load(
     run: str | os.PathLike[str] | bytes, arm: str | None = None, device: str | torch.device = "cpu"
 ) -> Classifier:
-    """A finished student of a run.
+    """Loads a finished student of a run.
 
-    run: a run directory (path or URL), or `RUN:ARM`; or a safetensors file that `kcframe export` wrote, or
-    its bytes. arm: which student; None: the one with the highest mpvap, or the only one. Raises RunDirError
-    if there is none, DataError if its weights do not fit.
+    run: a run directory (path or URL), or `RUN:ARM`; or a safetensors file of `kcframe export`, or its bytes.
+    arm: name of the student; None: the one with the highest mpvap, or the only one. Raises RunDirError if
+    there is none, DataError if its weights do not fit.
     """
     if isinstance(run, bytes):
         return _from_file(run, "the exported file").to(device)
@@ -181,7 +182,7 @@ def load(
     name = f"{arm_folder(arm)}/{WEIGHTS}"
     url = run_dir.shown(name)
     state, about = unpack_weights(run_dir.read(name), url)
-    return _built(state, about, url, arm, taxonomy, run_dir).to(device)
+    return _built(state, about, url, arm, taxonomy, run_dir=run_dir).to(device)
 
 
 def _from_file(data: bytes, url: str) -> Classifier:
@@ -191,7 +192,7 @@ def _from_file(data: bytes, url: str) -> Classifier:
             f"{url}: its classes are not in it: give the run directory, or a file that `kcframe export` wrote"
         )
     taxonomy = Taxonomy.from_json(json.dumps(about["taxonomy"]))
-    return _built(state, about, url, about["arm"], taxonomy, None)
+    return _built(state, about, url, about["arm"], taxonomy, run_dir=None)
 
 
 def _built(
@@ -200,6 +201,7 @@ def _built(
     url: str,
     arm: str,
     taxonomy: Taxonomy,
+    *,
     run_dir: RunDir | None,
 ) -> Classifier:
     if about.get("kind") != "student":
@@ -207,18 +209,21 @@ def _built(
     try:
         spec = StudentSpec.model_validate(about["student"])
         channels, image_size = about["channels"], about["image_size"]
-        given = about.get("transform") or {"channels": channels, "image_size": image_size}
-        transform = Transform.model_validate(given)
+        fields = about.get("transform") or {"channels": channels, "image_size": image_size}
+        transform = Transform.model_validate(fields)
     except (KeyError, ValidationError) as error:
         raise DataError(f"{url}: was written by another kcframe: {error}") from None
     student = restore(
         lambda: build_student(spec, channels, image_size, taxonomy), state, url, f"student '{arm}'"
     )
-    return Classifier(run_dir, arm, student, taxonomy, transform, about)
+    return Classifier(run_dir, arm, student, taxonomy, transform, about=about)
 
 
 def split_arm(run: str) -> tuple[str, str | None]:
-    """'RUN:ARM' -> (RUN, ARM), 'RUN' -> (RUN, None). Colons of URLs and existing paths separate nothing."""
+    """'RUN:ARM' -> (RUN, ARM), 'RUN' -> (RUN, None).
+
+    A colon of a URL's protocol or port, or of an existing path, is no separator.
+    """
     url, colon, arm = run.rpartition(":")
     if not colon or not url or not arm or "/" in arm or Path(run).exists():
         return run, None
@@ -226,7 +231,7 @@ def split_arm(run: str) -> tuple[str, str | None]:
 
 
 def choose_arm(run_dir: RunDir, arm: str | None) -> str:
-    """An arm that is finished: the one asked for, else the best. RunDirError, naming those there are."""
+    """The name of a finished arm: `arm`, or the best one. Raises RunDirError, listing the finished arms."""
     scores = finished_arms(run_dir)
     if arm is not None:
         if arm not in scores:
@@ -240,7 +245,7 @@ def choose_arm(run_dir: RunDir, arm: str | None) -> str:
 
 
 def finished_arms(run_dir: RunDir) -> dict[str, float | None]:
-    """A run's arms whose weights are there, in order, with their mpvap if the run is finished.
+    """A run's arms that have weights, in order, with their mpvap if the run is finished.
 
     Raises RunDirError if there is none.
     """
@@ -248,9 +253,9 @@ def finished_arms(run_dir: RunDir) -> dict[str, float | None]:
         scores = {name: row["mpvap"] for name, row in run_dir.read_json(RESULTS)["arms"].items()}
     else:
         scores = dict.fromkeys(unquote(folder) for folder in run_dir.folders("arms"))
-    found = {name: m for name, m in scores.items() if run_dir.exists(f"{arm_folder(name)}/{WEIGHTS}")}
-    if not found:
+    finished = {name: m for name, m in scores.items() if run_dir.exists(f"{arm_folder(name)}/{WEIGHTS}")}
+    if not finished:
         raise RunDirError(
             f"{run_dir}: no finished student in it: not a run directory, or the run is not finished"
         )
-    return found
+    return finished

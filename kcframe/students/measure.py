@@ -1,5 +1,4 @@
-"""How good a student is on pictures other than its run's, what its probabilities are worth, and what it
-takes for what.
+"""Evaluates a student on any pictures: its figures, its calibration and its confusions.
 
 n images, N classes. All figures are percentages (0-100) unless said otherwise.
 """
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kcframe.build.saved import load_specialist
+from kcframe.assembly.saved import load_specialist
 from kcframe.engine.data.split import Split
 from kcframe.engine.evaluation.evaluate import Evaluation, Settings, as_json, evaluate
 from kcframe.engine.model import count_parameters
@@ -27,18 +26,20 @@ from kcframe.students.labelled_pictures import Pictures
 from kcframe.students.load import Classifier
 from kcframe.taxonomy import Taxonomy
 
-BINS = 15  # of confidence, as in Guo et al. 2017
-PAIRS = 10  # most confused pairs, within verticals and across
-TIMED = 5  # turns of the network alone
+BINS = 15  # bins of confidence, as in Guo et al. 2017
+PAIRS = 10  # number of most confused pairs, within verticals and across
+TIMED = 5  # timed passes of the network alone
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a probability of 0.8 is right in 80 of 100 cases (Guo et al. 2017, "On Calibration of Modern
-    Neural Networks"), for the most probable leaf class of each image that has a leaf label.
+    """Calibration: is a class with probability 0.8 correct in 80 of 100 cases?
 
-    error: the expected calibration error, the mean over images of |share right - mean probability| of their
-    bin. bins: (mean probability, share right, images) of those that are not empty, in 0..1.
+    See Guo et al. 2017, "On Calibration of Modern Neural Networks". It is computed for the most probable leaf
+    class of each image that has a leaf label.
+
+    error: the expected calibration error, the mean over images of |share correct - mean probability| of the
+    image's bin. bins: (mean probability, share correct, images) of each bin that is not empty, in 0..1.
     """
 
     error: float
@@ -46,7 +47,7 @@ class Calibration:
 
 
 def calibrate(probabilities: Tensor, right: Tensor, num_bins: int = BINS) -> Calibration:
-    """probabilities: float [n] in 0..1. right: bool [n]. Bins of equal width."""
+    """Calibration with bins of equal width. probabilities: float [n] in 0..1. right: bool [n]."""
     places = (probabilities * num_bins).long().clamp(0, num_bins - 1)
     counts = torch.bincount(places, minlength=num_bins)
     confidence = torch.bincount(places, probabilities.double(), num_bins)
@@ -64,11 +65,12 @@ def calibrate(probabilities: Tensor, right: Tensor, num_bins: int = BINS) -> Cal
 
 @dataclass(frozen=True)
 class Measured:
-    """One arm on some pictures.
+    """The results of one arm on some pictures.
 
-    seconds: for loading, network and figures together. network_images_per_second: of the network alone.
-    retention: vertical -> its AP over its specialist's, None where there is none.
-    within, across: (true class, taken for, images), most images first.
+    within, across: confusions (true class, predicted class, images), most images first; the two classes have
+    a vertical in common (within) or not (across). seconds: for loading, network and figures together.
+    network_images_per_second: of the network alone. retention: vertical -> AP of the arm / AP of the
+    specialist, in percent; None without a specialist.
     """
 
     evaluation: Evaluation
@@ -84,7 +86,7 @@ class Measured:
 def measure(
     classifier: Classifier, pictures: Pictures, specialists: dict[str, Any] | None, settings: Settings
 ) -> Measured:
-    """Everything about one arm. specialists: as `measure_specialists` gives them."""
+    """Evaluates one arm. specialists: the result of `measure_specialists`."""
     taxonomy, split = classifier.taxonomy, pictures.split
     began = time.perf_counter()
     evaluation = evaluate(classifier.student, split, taxonomy, settings)
@@ -116,8 +118,10 @@ def measure(
 def measure_specialists(
     run_dir: RunDir, pictures: Pictures, taxonomy: Taxonomy, settings: Settings
 ) -> dict[str, Any] | None:
-    """The run's specialists, each on its own vertical's pictures, united as in results.json; None if the run
-    directory has none, or none whose vertical has pictures."""
+    """Evaluates the run's specialists, each on its own vertical's pictures; the result is as in results.json.
+
+    None if the run directory has no specialist, or none whose vertical has pictures.
+    """
     measured = []
     for vertical, name in enumerate(taxonomy.verticals):
         file = f"{specialist_folder(name)}/{WEIGHTS}"
@@ -136,17 +140,17 @@ def measure_specialists(
 def as_results(
     measured: dict[str, Measured], specialists: dict[str, Any] | None, run_dir: RunDir, split: str | None
 ) -> dict[str, Any]:
-    """The same content as a run's results.json, so that the same tables show it. split: of the data."""
+    """The results in the form of results.json, so that the same tables can show them. split: of the data."""
     about = run_dir.read_json(RESULTS) if run_dir.exists(RESULTS) else {"name": str(run_dir), "seed": "?"}
     baseline = about.get("baseline") if about.get("baseline") in measured else None
     base = measured[baseline].evaluation.mean("ap") if baseline else None
     top = specialists["mpvap"] if specialists else None
     arms = {}
-    for name, each in measured.items():
-        summary = each.evaluation.summary()
+    for name, result in measured.items():
+        summary = result.evaluation.summary()
         arms[name] = {
             **{figure: summary[figure] for figure in FIGURES},
-            "parameters": each.parameters,
+            "parameters": result.parameters,
             "gap_closed": gap_closed(summary["mpvap"], base, top),
             "per_vertical": summary["per_vertical"],
             **apart(summary["per_vertical"]),
@@ -162,7 +166,7 @@ def as_results(
 
 
 def details(measured: Measured) -> dict[str, Any]:
-    """What results.json does not have, as plain data."""
+    """The results that results.json does not have, as plain data."""
     return {
         "calibration_error": measured.calibration.error,
         "reliability": [list(row) for row in measured.calibration.bins],
@@ -190,7 +194,7 @@ def _is_label(guesses: Tensor, labels: Labels) -> Tensor:
 def _pairs(
     guesses: Tensor, right: Tensor, labels: Labels, taxonomy: Taxonomy
 ) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, int]]]:
-    """What wrong images show and what they are taken for: in a vertical of the true class, and in no such."""
+    """The most frequent confusions: (within a vertical of the true class, across verticals)."""
     within: Counter[tuple[int, int]] = Counter()
     across: Counter[tuple[int, int]] = Counter()
     for image in (~right).nonzero().flatten().tolist():
@@ -211,7 +215,7 @@ def _pairs(
 
 
 def _network_speed(classifier: Classifier, split: Split, settings: Settings) -> float:
-    """Images a second of the network alone, median over a few turns of one batch."""
+    """Images per second of the network alone: median over a few passes of one batch."""
     images, _ = split.images.load_readable(split.indices[: settings.batch_size], None)
     classifier.logits(images)
     turns = []

@@ -1,6 +1,6 @@
-"""A student as a network that can be deployed: pictures in, one logit a class out.
+"""A student as a network for deployment: pictures in, one logit per class out.
 
-Shapes: B batch, C channels, N classes, S slots (a class that stands in several verticals has several).
+Shapes: B batch, C channels, S side of a picture, N classes. A class in several verticals has several slots.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kcframe.taxonomy import Taxonomy
 
 
 class Network(nn.Module):
-    """The student, its normalisation and its pacing included; no teacher is in it."""
+    """The student with its normalisation and its pacing, without teachers."""
 
     def __init__(self, student: Student, taxonomy: Taxonomy):
         super().__init__()
@@ -27,19 +27,19 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: float [B, C, S, S] in 0..1 -> logits [B, N] by class id; their sigmoid is the probability.
 
-        A class that stands in several verticals has the highest of its logits.
+        For a class in several verticals it is the highest of the class's logits.
         """
         logits = self.student(images)
         if self.in_order:
             return logits
-        found = logits[:, self.slots_0]
+        highest = logits[:, self.slots_0]
         for turn in range(1, self.num_turns):
-            found = torch.maximum(found, logits[:, getattr(self, f"slots_{turn}")])
-        return found
+            highest = torch.maximum(highest, logits[:, getattr(self, f"slots_{turn}")])
+        return highest
 
 
 def _slots_by_turn(taxonomy: Taxonomy) -> list[Tensor]:
-    """int64 [N] each: every class's first slot; then its second, or its first again; and so on."""
+    """One int64 [N] for each t = 0, 1, …: each class's slot number t, or its first slot if it has fewer."""
     starts = torch.from_numpy(taxonomy.class_slot_offsets)
     slots = torch.from_numpy(taxonomy.class_slots)
     counts = starts.diff()
@@ -51,10 +51,10 @@ class Hierarchy:
 
     def __init__(self, taxonomy: Taxonomy):
         pairs = [(a, c) for c in range(taxonomy.num_classes) for a in taxonomy.ancestors(c)]
-        found = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-        self.ancestors, self.descendants = found[:, 0], found[:, 1]
+        links = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+        self.ancestors, self.descendants = links[:, 0], links[:, 1]
 
     def lift(self, logits: Tensor) -> Tensor:
-        """logits [B, N] -> [B, N]: each the highest of its own and its descendants'."""
+        """logits [B, N] -> [B, N]: for each class the maximum over itself and its descendants."""
         above = self.ancestors.to(logits.device).expand(len(logits), -1)
         return logits.scatter_reduce(1, above, logits[:, self.descendants], "amax")

@@ -1,4 +1,4 @@
-"""Pictures from files, folders and URLs, read and made small ahead of whoever wants them."""
+"""Reads pictures from files, folders and URLs in the background, and prepares them for a student."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THREADS = 4
 
 
 class Place(NamedTuple):
-    """Where a picture lies. name: for people, always text that can be written."""
+    """A picture's storage and path. name: for people; always valid Unicode."""
 
     storage: fsspec.AbstractFileSystem
     path: str
@@ -32,9 +32,12 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Found:
-    """A picture that was named or lies in a folder. pixels: uint8 [S, S, C], as the student takes it, or
-    None. thumbnail: a PNG file in base64, where it was asked for. error: why it cannot be used, else ''."""
+class PictureFile:
+    """A picture that was read, or the error.
+
+    pixels: uint8 [S, S, C], the input of the student, or None. thumbnail: a PNG file in base64, or ''. error:
+    why the picture cannot be used, or ''.
+    """
 
     name: str
     pixels: np.ndarray | None = None
@@ -43,21 +46,21 @@ class Found:
 
 
 def list_files(names: Sequence[str]) -> tuple[list[Place], Counter[str]]:
-    """Where pictures lie: files as they are named, folders and patterns with all that is in them; and how
-    many other files those have, by ending.
+    """(places of all pictures, number of other files by ending).
 
+    names: files, folders and patterns; of folders and patterns, files with the ending of a picture are taken.
     Raises DataError for a folder or pattern without pictures, and for a storage that cannot be listed.
     """
-    found: list[Place] = []
+    places: list[Place] = []
     left_out: Counter[str] = Counter()
     for name in names:
         try:
-            found += _listed(name, left_out)
+            places += _listed(name, left_out)
         except DataError:
             raise
         except Exception as error:  # each storage raises its own
             raise DataError(f"{_shown(name)}: cannot be listed: {explained(error)}") from None
-    return found, left_out
+    return places, left_out
 
 
 def _listed(name: str, left_out: Counter[str]) -> list[Place]:
@@ -72,7 +75,7 @@ def _listed(name: str, left_out: Counter[str]) -> list[Place]:
         names = name if name.endswith("://") else f"{name.rstrip('/')}/"
     else:
         return [Place(storage, path, _shown(name))]
-    found = []
+    places = []
     for file in sorted(files):
         last = file.rpartition("/")[2]
         ending = last.rpartition(".")[2].lower() if "." in last else ""
@@ -83,44 +86,46 @@ def _listed(name: str, left_out: Counter[str]) -> list[Place]:
             continue
         inside = file.removeprefix(path.rstrip("/")).lstrip("/")
         shown = file if names is None and local else storage.unstrip_protocol(file)
-        found.append(Place(storage, file, _shown(shown if names is None else f"{names}{inside}")))
-    if not found:
+        places.append(Place(storage, file, _shown(shown if names is None else f"{names}{inside}")))
+    if not places:
         raise DataError(f"{_shown(name)}: no picture in it that ends in {', '.join(ENDINGS)}")
-    return found
+    return places
 
 
 def _shown(name: str) -> str:
-    """A file's name may be bytes that are no text."""
+    """The name as valid Unicode: a file's name may be bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def read_pictures(
     places: Iterable[Place], transform: Transform, batch_size: int, thumbnails: bool = False
-) -> Iterator[list[Found]]:
-    """Batches of pictures, in order, the next one read while this one is used. What cannot be read has an
-    error instead."""
+) -> Iterator[list[PictureFile]]:
+    """Yields batches of pictures, in order. The next batch is read while the caller uses the current one.
 
-    def read(place: Place) -> Found:
+    A picture that cannot be read has an error instead of pixels.
+    """
+
+    def read(place: Place) -> PictureFile:
         storage, path, name = place
         try:
             pauses = () if isinstance(storage, LocalFileSystem) else PAUSES_AT_FIRST
             data = patiently(lambda: storage.cat_file(path), pauses)
         except FileNotFoundError:
-            return Found(name, error="no such file")
+            return PictureFile(name, error="no such file")
         except HOPELESS as error:
-            return Found(name, error=error.strerror or type(error).__name__)
+            return PictureFile(name, error=error.strerror or type(error).__name__)
         except Exception as error:  # each storage raises its own
-            return Found(name, error=f"cannot be read: {explained(error)}")
+            return PictureFile(name, error=f"cannot be read: {explained(error)}")
         try:
             picture = decode(data, EVERY_FORMAT, transform.mode, 2 * transform.image_size)
-            return Found(name, transform.pixels(picture), thumbnail(picture) if thumbnails else "")
+            return PictureFile(name, transform.pixels(picture), thumbnail(picture) if thumbnails else "")
         except Exception as error:  # damaged pictures fail in many ways
-            return Found(name, error=f"cannot be decoded: {str(error) or type(error).__name__}")
+            return PictureFile(name, error=f"cannot be decoded: {str(error) or type(error).__name__}")
 
     rest = iter(places)
     pool = ThreadPoolExecutor(THREADS, "pictures")
 
-    def submit() -> list[Future[Found]]:
+    def submit() -> list[Future[PictureFile]]:
         return [pool.submit(read, place) for place in islice(rest, batch_size)]
 
     try:

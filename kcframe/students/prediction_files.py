@@ -1,4 +1,4 @@
-"""Where predictions go: JSON lines, Parquet, a page of pictures. Any fsspec URL; written as they come."""
+"""Writes predictions as JSON lines, Parquet, or a page of pictures, to any fsspec URL, batch by batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from kcframe.report.page import render
 from kcframe.storage.writing import writing
 from kcframe.students.load import Classifier, Guess
-from kcframe.students.picture_files import Found
+from kcframe.students.picture_files import PictureFile
 
-MAX_ON_PAGE = 500  # pictures: more would be too much for a browser
+MAX_ON_PAGE = 500  # most pictures on a page: more are too many for a browser
 
 PARENT = pa.struct([("class", pa.string()), ("probability", pa.float32())])
 GUESS = pa.struct(
@@ -29,8 +29,8 @@ GUESS = pa.struct(
 )
 SCHEMA = pa.schema([("picture", pa.string()), ("error", pa.string()), ("top", pa.list_(GUESS))])
 
-Row = tuple[Found, list[Guess]]
-"""A picture and what it may show; nothing if it has an error."""
+Row = tuple[PictureFile, list[Guess]]
+"""A picture and its guesses; none if it has an error."""
 
 
 class Output(Protocol):
@@ -38,16 +38,16 @@ class Output(Protocol):
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    found, guesses = row
+    picture, guesses = row
     return {
-        "picture": found.name,
-        "error": found.error or None,
+        "picture": picture.name,
+        "error": picture.error or None,
         "top": [guess.as_json() for guess in guesses],
     }
 
 
 class JsonLines:
-    """A JSON object a line."""
+    """Writes one JSON object per line."""
 
     def __init__(self, file: IO[bytes]):
         self.file = file
@@ -58,7 +58,7 @@ class JsonLines:
 
 
 class Parquet:
-    """A row a picture, a row group a batch."""
+    """Writes one row per picture, and one row group per batch."""
 
     def __init__(self, writer: pq.ParquetWriter):
         self.writer = writer
@@ -68,7 +68,7 @@ class Parquet:
 
 
 class Page:
-    """A page of pictures, the first MAX_ON_PAGE of them."""
+    """Writes a page with the first MAX_ON_PAGE pictures."""
 
     def __init__(self, file: IO[bytes], classifier: Classifier):
         self.file, self.classifier = file, classifier
@@ -76,12 +76,12 @@ class Page:
         self.num_pictures, self.bad = 0, []
 
     def add(self, rows: Sequence[Row]) -> None:
-        for found, guesses in rows:
+        for picture, guesses in rows:
             self.num_pictures += 1
-            if found.error:
-                self.bad.append((found.name, found.error))
+            if picture.error:
+                self.bad.append((picture.name, picture.error))
             elif len(self.cards) < MAX_ON_PAGE:
-                card = {"name": found.name, "picture": found.thumbnail, "guesses": guesses}
+                card = {"name": picture.name, "picture": picture.thumbnail, "guesses": guesses}
                 self.cards.append(card)
 
     def close(self) -> None:
@@ -101,20 +101,20 @@ class Page:
 def outputs(
     classifier: Classifier, json_file: str | None, parquet: str | None, html: str | None
 ) -> Iterator[list[Output]]:
-    """Those that are wanted; whole when the block ends without an error."""
+    """The outputs that have a file name. Their files are complete when the block ends without an error."""
     with ExitStack() as stack:
-        found: list[Output] = []
+        writers: list[Output] = []
         pages: list[Page] = []
         if json_file == "-":
-            found.append(JsonLines(sys.stdout.buffer))
+            writers.append(JsonLines(sys.stdout.buffer))
         elif json_file is not None:
-            found.append(JsonLines(stack.enter_context(writing(json_file))))
+            writers.append(JsonLines(stack.enter_context(writing(json_file))))
         if parquet is not None:
             file = stack.enter_context(writing(parquet))
-            found.append(Parquet(stack.enter_context(pq.ParquetWriter(file, SCHEMA))))
+            writers.append(Parquet(stack.enter_context(pq.ParquetWriter(file, SCHEMA))))
         if html is not None:
             pages.append(Page(stack.enter_context(writing(html)), classifier))
-        yield [*found, *pages]
+        yield [*writers, *pages]
         for page in pages:
             page.close()
         sys.stdout.flush()

@@ -1,5 +1,7 @@
-"""Are a student's features good for another task? A linear classifier and nearest class means over a few
-pictures a class (Razavian et al. 2014, "CNN Features off-the-shelf"), for its features and for others.
+"""Tests whether a student's features are good for another task.
+
+Trains a linear classifier and nearest class means on a few pictures per class, on the student's features and
+on others (Razavian et al. 2014, "CNN Features off-the-shelf").
 
 n images, D features, C classes of the new task.
 """
@@ -13,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kcframe.build.networks import build_student
-from kcframe.build.saved import load_specialist
+from kcframe.assembly.networks import build_student
+from kcframe.assembly.saved import load_specialist
 from kcframe.engine.data.bad_images import BadImages
 from kcframe.engine.evaluation.evaluate import Settings
 from kcframe.errors import DataError
@@ -27,9 +29,9 @@ from kcframe.students.load import Classifier
 from kcframe.taxonomy import Taxonomy
 
 STRENGTHS = tuple(10.0**power for power in range(-1, 6))
-"""Of the ridge, chosen by leaving each picture out in turn."""
+"""Strengths of the ridge penalty; leave-one-out cross-validation selects one."""
 
-SMALLEST = 1e-12  # length that features are divided by
+SMALLEST = 1e-12  # smallest length that features are divided by
 
 Features = Callable[[Tensor], Tensor]
 """Pictures [B, C, S, S] in 0..1 -> [B, D]."""
@@ -37,10 +39,10 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """A new task: pictures to learn from and to be measured on, each with one class.
+    """A new task: pictures for training and test, each with one class.
 
-    train, test: image set, indices int64 [n], class of each int64 [n] in 0..C-1. classes: C names.
-    max_bad_fraction: of each split's pictures, that may be unreadable; they are left out.
+    train, test: (image set, indices int64 [n], class of each image int64 [n] in 0..C-1). classes: C names.
+    max_bad_fraction: share of each split's pictures that may be unreadable; they are left out.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Probed:
-    """Accuracy in percent, a value a repeat, of a linear classifier and of nearest class means."""
+    """Accuracy in percent, one value per repeat, of a linear classifier and of nearest class means."""
 
     features: str
     num_features: int
@@ -62,9 +64,9 @@ class Probed:
 
 
 def probe(
-    classifier: Classifier, task: Task, shots: Sequence[int], repeats: int, seed: int, settings: Settings
+    classifier: Classifier, task: Task, shots: Sequence[int], repeats: int, seed: int, *, settings: Settings
 ) -> Iterator[Probed]:
-    """Every kind of features over every number of shots; all kinds get the same pictures in a repeat.
+    """Scores each kind of features for each number of shots. In a repeat all kinds get the same pictures.
 
     Raises DataError if a class has too few pictures.
     """
@@ -74,7 +76,7 @@ def probe(
     readable = _readable(task, task.test[0], task.test[1], settings)
     test_indices, test_classes = task.test[1][readable], task.test[2][readable].numpy()
     for name, network in _kinds(classifier, settings.device):
-        known = _features(network, train_images, train_indices[every], settings)
+        train_features = _features(network, train_images, train_indices[every], settings)
         place = torch.full((len(train_classes),), -1)
         place[every] = torch.arange(len(every))
         test = _features(network, task.test[0], test_indices, settings)
@@ -82,9 +84,11 @@ def probe(
             scores = []
             for rows in drawn:
                 some = rows.view(len(task.classes), -1)[:, :count].flatten()
-                scores.append(score(known[place[some]], train_classes[some].numpy(), test, test_classes))
+                scores.append(
+                    score(train_features[place[some]], train_classes[some].numpy(), test, test_classes)
+                )
             linear, nearest = zip(*scores, strict=True)
-            yield Probed(name, known.shape[1], count, linear, nearest)
+            yield Probed(name, train_features.shape[1], count, linear, nearest)
 
 
 def score(
@@ -95,14 +99,14 @@ def score(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # Ridge: solved at once also for hundreds of classes, where a logistic regression takes minutes.
+    # Ridge has a closed-form solution; a logistic regression takes minutes for hundreds of classes.
     linear = make_pipeline(StandardScaler(), RidgeClassifierCV(STRENGTHS))
     right = linear.fit(train, train_classes).predict(test) == test_classes
-    # Of length one: lengths say more about contrast than about class.
-    unit, asked = _unit(train), _unit(test)
+    # Normalise to length one: the length depends more on the contrast than on the class.
+    unit, unit_test = _unit(train), _unit(test)
     present = np.unique(train_classes)
-    means = _unit(np.stack([unit[train_classes == each].mean(0) for each in present]))
-    near = present[(asked @ means.T).argmax(1)] == test_classes
+    means = _unit(np.stack([unit[train_classes == class_id].mean(0) for class_id in present]))
+    near = present[(unit_test @ means.T).argmax(1)] == test_classes
     return 100 * float(right.mean()), 100 * float(near.mean())
 
 
@@ -111,7 +115,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def _kinds(classifier: Classifier, device: torch.device) -> Iterator[tuple[str, list[Features]]]:
-    """Networks by name; several give their features side by side."""
+    """(name, networks) for each kind of features; features of several networks are concatenated."""
     yield f"student ({classifier.arm})", [classifier.student.to(device).features]
     spec = StudentSpec.model_validate(classifier.about["student"])
     about, taxonomy = classifier.about, classifier.taxonomy
@@ -135,7 +139,7 @@ def _kinds(classifier: Classifier, device: torch.device) -> Iterator[tuple[str, 
 
 
 def _from_scratch(spec: StudentSpec) -> StudentSpec:
-    """Without weights to start from: those are not untrained."""
+    """The spec without pretrained weights."""
     options = {name: value for name, value in spec.backbone.options.items() if name != "weights"}
     return spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"options": options})})
 
@@ -145,37 +149,40 @@ def _features(
     networks: Sequence[Features], images: ImageSet, indices: Tensor, settings: Settings
 ) -> np.ndarray:
     """float32 [n, D of all networks]."""
-    found = []
+    parts = []
     for part in indices.split(settings.batch_size):
         batch = images.load(part, None).to(settings.device)
-        found.append(torch.cat([network(batch).float().flatten(1).cpu() for network in networks], 1))
-    return torch.cat(found).numpy()
+        parts.append(torch.cat([network(batch).float().flatten(1).cpu() for network in networks], 1))
+    return torch.cat(parts).numpy()
 
 
 def find_task(data: str, overrides: Sequence[str], transform: Transform, seed: int) -> Task:
-    """The task that `data` names: a recipe's data (its splits; images with one leaf class), or a folder of
-    class folders (half of each class's pictures to learn from, half to be measured on, by `seed`)."""
+    """The task that `data` names.
+
+    A recipe: the splits of its data, with the images that have one leaf class. A folder of class folders: a
+    random half of each class's pictures for training, the other half for test; `seed` selects them.
+    """
     if not is_recipe(data):
         refuse_for_folder(data, overrides)
         images, classes, names = folder_of_classes(data, transform)
         order = _shuffled_by_class(classes, seed)
         if len(names) < 2:
             raise DataError(f"{data}: a task needs two classes, it has {len(names)}")
-        # By turns in the order of classes: half of each class, or one more.
+        # Take every second one in the order of classes: half of each class, or one more.
         learn, rest = order[::2].sort().values, order[1::2].sort().values
         return Task(data, (images, learn, classes[learn]), (images, rest, classes[rest]), names, 1.0)
     source, name = source_of(data, overrides, transform)
     splits = [source.split(split) for split in ("train", "test")]
-    known = [_single_class(images.labels.likely(), source.taxonomy) for images in splits]
-    both = np.intersect1d(known[0][1].numpy(), known[1][1].numpy())
+    singles = [_single_class(images.labels.likely(), source.taxonomy) for images in splits]
+    both = np.intersect1d(singles[0][1].numpy(), singles[1][1].numpy())
     if len(both) < 2:
         raise DataError(f"{name}: a task needs two classes with pictures in both splits, it has {len(both)}")
     new_ids = torch.full((source.taxonomy.num_classes,), -1)
     new_ids[torch.from_numpy(both)] = torch.arange(len(both))
     parts = []
-    for images, (indices, classes) in zip(splits, known, strict=True):
-        kept = new_ids[classes] >= 0
-        parts.append((images, indices[kept], new_ids[classes[kept]]))
+    for images, (indices, classes) in zip(splits, singles, strict=True):
+        in_both = new_ids[classes] >= 0
+        parts.append((images, indices[in_both], new_ids[classes[in_both]]))
     names = tuple(source.taxonomy.classes[c] for c in both)
     return Task(name, parts[0], parts[1], names, source.max_bad_fraction)
 
@@ -189,7 +196,7 @@ def _single_class(labels: Labels, taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
 
 
 def _draw_readable(task: Task, count: int, repeats: int, seed: int, settings: Settings) -> list[Tensor]:
-    """As `_draw`, `repeats` times, with the next picture of the class for one that cannot be read."""
+    """`_draw`, `repeats` times; an unreadable picture is replaced by the next one of its class."""
     images, indices, classes = task.train
     usable = torch.ones(len(classes), dtype=torch.bool)
     looked = torch.zeros(len(classes), dtype=torch.bool)
@@ -205,16 +212,16 @@ def _draw_readable(task: Task, count: int, repeats: int, seed: int, settings: Se
 
 
 def _readable(task: Task, images: ImageSet, indices: Tensor, settings: Settings) -> Tensor:
-    """bool [n]: which pictures can be read. DataError if more cannot than the task allows."""
-    found = torch.ones(len(indices), dtype=torch.bool)
+    """bool [n]: which pictures can be read. Raises DataError if more are unreadable than the task allows."""
+    readable = torch.ones(len(indices), dtype=torch.bool)
     if not task.max_bad_fraction:
-        return found  # the first one that cannot is an error where it is read
+        return readable  # the first unreadable picture raises an error when it is read
     bad = BadImages(len(images), task.max_bad_fraction)
     for places in torch.arange(len(indices)).split(settings.batch_size):
         reasons = images.load_readable(indices[places], None)[1]
         bad.add({int(indices[places[row]]): reason for row, reason in reasons.items()}, len(places))
-        found[places[list(reasons)]] = False
-    return found
+        readable[places[list(reasons)]] = False
+    return readable
 
 
 def _enough(task: Task, usable: Tensor, shots: int) -> None:
@@ -230,7 +237,7 @@ def _enough(task: Task, usable: Tensor, shots: int) -> None:
 def _draw(classes: Tensor, count: int, seed: int, usable: Tensor | None = None) -> Tensor:
     """int64 [C * count]: positions of `count` pictures of each class, class after class, at random.
 
-    usable: bool, which pictures may be drawn; those that may not change nothing about the others' order.
+    usable: bool [n], which pictures may be drawn. It does not change the order of the others.
     """
     by_class, counts = _shuffled_by_class(classes, seed), torch.bincount(classes)
     if usable is not None:

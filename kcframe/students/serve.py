@@ -35,7 +35,7 @@ from kcframe.students.load import Classifier
 logger = logging.getLogger(__name__)
 
 MAX_TOP = 100
-BACKLOG = 1024  # connections that wait to be taken
+BACKLOG = 1024  # most connections that wait to be accepted
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SAFE = {
@@ -48,9 +48,12 @@ SAFE = {
 
 @dataclass(frozen=True)
 class Limits:
-    """batch: pictures a forward pass, at most. max_bytes: of a file. max_pixels: of a picture. max_seconds:
-    until a client is told that it took too long. max_waiting: requests that are answered at a time, counted
-    from their first byte on. threads: that decode pictures."""
+    """Limits of the server.
+
+    batch: most pictures per forward pass. max_bytes: of a file. max_pixels: of a picture. max_seconds: for a
+    request; then the client gets an error. max_waiting: most requests in progress, counted from their first
+    byte. threads: that decode pictures.
+    """
 
     batch: int = 32
     max_bytes: int = 10 * 2**20
@@ -61,17 +64,19 @@ class Limits:
 
 
 class Meters:
-    """What /metrics tells."""
+    """The values of /metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("kcframe_requests", "Answers of /predict by status.", ["status"], **own)
+        shared = {"registry": self.registry}
+        self.requests = Counter("kcframe_requests", "Answers of /predict by status.", ["status"], **shared)
         self.seconds = Histogram(
-            "kcframe_request_seconds", "From a request to its answer.", buckets=SECONDS, **own
+            "kcframe_request_seconds", "From a request to its answer.", buckets=SECONDS, **shared
         )
-        self.batch = Histogram("kcframe_batch_pictures", "Pictures a forward pass.", buckets=BATCHES, **own)
-        self.waiting = Gauge("kcframe_requests_in_progress", "Being answered now.", **own)
+        self.batch = Histogram(
+            "kcframe_batch_pictures", "Pictures a forward pass.", buckets=BATCHES, **shared
+        )
+        self.waiting = Gauge("kcframe_requests_in_progress", "Being answered now.", **shared)
 
 
 def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
@@ -114,7 +119,7 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
             response = _refused(503, f"took longer than {limits.max_seconds:g} seconds: try again later")
         except Full:
             response = _refused(503, f"{limits.max_waiting} others are being answered: try again later")
-        except Exception:  # the network's memory, a plugin: for whoever serves it to see
+        except Exception:  # for example out of memory, or an error of a plugin: log it
             logger.exception("a picture could not be answered")
             response = _refused(500, "something went wrong here; the server's log has it")
         finally:
@@ -164,7 +169,7 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
         return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     def other(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        assert isinstance(error, HTTPException)
         if error.status_code == 404:
             return _refused(404, "there is: POST /predict, GET /, GET /healthz, GET /metrics")
         return _refused(error.status_code, error.detail)
@@ -180,18 +185,17 @@ def make_app(classifier: Classifier, limits: Limits = Limits()) -> Starlette:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on, where clients may wait from now on; port 0 takes any that is free. Raises OSError
-    if it cannot be had."""
+    """A listening socket: clients can connect. Port 0: any free port. Raises OSError if that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server = socket.socket(family, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, port))
-        found.listen(BACKLOG)
+        server.bind((host, port))
+        server.listen(BACKLOG)
     except OSError:
-        found.close()
+        server.close()
         raise
-    return found
+    return server
 
 
 def _refused(status: int, reason: str) -> Response:
@@ -200,14 +204,14 @@ def _refused(status: int, reason: str) -> Response:
 
 
 def _number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
-    given = request.query_params.get(name, str(default))
-    if not (given.isascii() and given.isdigit() and len(given) < 10) or not least <= int(given) <= most:
-        raise HTTPException(400, f"{name}={given[:20]}: should be a whole number from {least} to {most}")
-    return int(given)
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or not least <= int(text) <= most:
+        raise HTTPException(400, f"{name}={text[:20]}: should be a whole number from {least} to {most}")
+    return int(text)
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:
-    """The request's body, refused as soon as it is known to be too large."""
+    """The request's body. A body that is too large is rejected as early as possible."""
     too_large = HTTPException(413, f"the picture's file is larger than {max_bytes:,} bytes")
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise HTTPException(415, "send the file's bytes themselves, as in: curl --data-binary @FILE URL")

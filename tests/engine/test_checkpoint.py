@@ -107,3 +107,60 @@ def test_weights_keep_their_names_for_other_tools(tmp_path):
 def test_damaged_files_and_pickles_are_refused_by_name(data):
     with pytest.raises(RunDirError, match=r"s3://x/y: not a file that kcframe wrote"):
         unpack(data, "s3://x/y")
+
+
+def flipped(data: bytes, place: int, bit: int) -> bytes:
+    """With one bit of one byte the other way."""
+    return data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
+def test_no_flipped_bit_is_believed(kind):
+    """Wherever it is: the file is refused, and the message names it."""
+    state = {"a": torch.randn(3, 2), "b": torch.arange(4), "c": torch.ones(2, dtype=torch.bfloat16)}
+    if kind == "checkpoint":
+        data, read = pack({"step": 3, "model": state, "word": "ä"}), unpack
+    else:
+        about = {"kind": "student", "arm": "ours", "classes": ["x", "y"]}
+        data, read = pack_weights(state, about), unpack_weights
+    before = describe(read(data, "x"))
+    believed = []
+    for place in range(len(data)):
+        try:
+            again = read(flipped(data, place, place % 8), "file.safetensors")
+        except RunDirError as error:
+            assert str(error).startswith("file.safetensors: ")  # noqa: PT017
+        else:
+            believed.append(place)
+            # Only where the checksum's own name was hit, and all the rest is as it was.
+            assert describe(again) == before or "sha25" in str(again), place
+    assert len(believed) < 10
+
+
+def test_the_same_network_gives_the_same_bytes():
+    state, about = {"a": torch.ones(3), "b": torch.zeros(2)}, {"kind": "student", "arm": "ours"}
+    assert len({pack_weights(state, about) for _ in range(20)}) == 1
+    assert len({pack({"x": state, "y": 1}) for _ in range(20)}) == 1
+
+
+def describe(tree) -> str:
+    """Everything in it, in a fixed order."""
+    if isinstance(tree, torch.Tensor):
+        return f"{tree.dtype} {tree.tolist()}"
+    if isinstance(tree, dict):
+        return str(sorted((str(key), describe(value)) for key, value in tree.items()))
+    if isinstance(tree, (list, tuple)):
+        return str([describe(value) for value in tree])
+    return repr(tree)
+
+
+def test_files_of_an_earlier_kcframe_have_no_checksum_and_are_read():
+    import json
+
+    from safetensors.torch import save
+
+    state = {"a": torch.randn(3)}
+    data = save(state, metadata={"kcframe": json.dumps({"kind": "student"})})
+    tensors, about = unpack_weights(data, "x")
+    assert about == {"kind": "student"}
+    assert torch.equal(tensors["a"], state["a"])

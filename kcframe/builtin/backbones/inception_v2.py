@@ -14,7 +14,7 @@ from kcframe.interfaces.backbone import Backbone
 
 
 class Spec(NamedTuple):
-    """Channels of an inception module's branches; one: None and projection: None halve the picture.
+    """Channels of an inception module's branches. With one: None and projection: None it halves the picture.
 
     one: 1x1. three: 1x1, then 3x3. double: 1x1, then 3x3 twice. pool, projection: 3x3 pooling, then 1x1.
     """
@@ -44,13 +44,13 @@ MODULES = (
 class InceptionV2(Backbone):
     """Ioffe & Szegedy 2015 (arXiv:1502.03167), figure 5, with its plain 7x7 stem at stride 2.
 
-    10,169,984 parameters for 3 channels: convolutions without bias, batch normalisation with scale and
-    shift. The figure's widths for 4c and 4d add up to 608 channels where it states 576; TF-slim's
-    inception_v2, whose widths these are, keeps to 576. With slim's stem (separable, with bias) and counting
-    (shift, mean and variance) the same table gives the 10,173,112 that slim's own test states; with 128
-    instead of 96, and biases, it gives the 10,270,240 of Caffe's BN-Inception.
+    10,169,984 parameters for 3 channels: convolutions without bias, batch normalisation with scale and shift.
+    The figure's widths for 4c and 4d add up to 608 channels, but it states 576. These are the widths of
+    TF-slim's inception_v2, which add up to 576. With slim's stem (separable, with bias) and slim's way of
+    counting (shift, mean and variance) this table has 10,173,112 parameters, as slim's own test states. With
+    128 instead of 96, and biases, it has 10,270,240, as Caffe's BN-Inception.
 
-    Pictures of 32 pixels or more; the last map is [1024, S/32, S/32], S/32 rounded up.
+    Pictures must have 32 pixels or more; the last map is [1024, S/32, S/32], S/32 rounded up.
     """
 
     name = "inception-v2"

@@ -12,7 +12,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class SmallCnnOptions(PluginOptions):
-    """3x3 convolutions: the first keeps the picture's size, each further one halves it."""
+    """3x3 convolutions: the first keeps the picture's size, each of the others halves it."""
 
     widths: tuple[Width, ...] = Field(
         (16, 32, 64, 128), min_length=1, max_length=8, description="channels of each convolution"

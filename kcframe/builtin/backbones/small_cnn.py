@@ -12,10 +12,10 @@ from kcframe.interfaces.backbone import Backbone
 
 
 class SmallCnn(Backbone):
-    """A convolution at stride 1, then one at stride 2 for each further width; normalisation and ReLU each.
+    """A convolution at stride 1, then one at stride 2 per further width, each with normalisation and ReLU.
 
-    D is the last width (pool: average), or that times the places left (pool: flatten); then `forward`
-    takes the data source's `image_size` only.
+    D is the last width (pool: average), or the last width times the number of positions in the last map
+    (pool: flatten). With pool: flatten, `forward` accepts only pictures of the data source's `image_size`.
     """
 
     name = "small-cnn"
@@ -48,6 +48,6 @@ def _normalisation(kind: str, width: int) -> list[nn.Module]:
     if kind == "batch":
         return [nn.BatchNorm2d(width)]
     if kind == "group":
-        # Eight channels a group at least: normalising a few numbers at 1x1 would leave nothing of them.
+        # At least eight channels per group: to normalise only a few numbers at 1x1 removes the signal.
         return [nn.GroupNorm(math.gcd(width, max(width // 8, 1)), width)]
     return []

@@ -19,7 +19,9 @@ from kcframe.interfaces.backbone import Backbone
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 FIXED_SIDE = {"maxvit": 224, "vit": 224}
-"""Families built for one size (other sizes: `input_size`), by the beginning of their names."""
+"""Side of the pictures for model families that are built for one size (`input_size` sets another).
+
+Keys: how the models' names begin."""
 
 LEAST_SIDE = {
     "alexnet": 63,
@@ -31,24 +33,25 @@ LEAST_SIDE = {
     "swin": 4,
     "vgg": 32,
 }
-"""The smallest pictures a family can take; families not named take any. Measured with torchvision 0.29."""
+"""Side of the smallest pictures that a family accepts; others accept any. Measured with torchvision 0.29."""
 
 HALF_MEAN = ("efficientnet_v2_l", "googlenet", "inception_v3")
-"""Models whose published weights want (x - 0.5) / 0.5: they come from TensorFlow."""
+"""Models whose published weights expect (x - 0.5) / 0.5: they come from TensorFlow."""
 
 WITH_AUXILIARY = ("googlenet", "inception_v3")
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
 class TorchvisionBackbone(Backbone):
-    """The features that the model's last layer, its classifier, would see.
+    """The input of the model's last layer, its classifier, as features.
 
-    input_size null takes pictures as they come; vit and maxvit take 224 pixels, and pictures smaller than
-    the model can take are enlarged to its smallest size. Weights: torchvision's published files fit, with
-    or without classifier, and `mean` and `std` are theirs. Dropout before the classifier stays.
+    With input_size null, pictures keep their size, with two exceptions: vit and maxvit take 224 pixels, and
+    pictures that are too small for the model are enlarged to its smallest size. Weights: torchvision's
+    published files fit, with or without classifier; `mean` and `std` are those of these files. Dropout before
+    the classifier stays.
 
-    Raises PluginError (torchvision is missing or does not match torch), RecipeError (unknown model, size it
-    cannot take), DataError (weights cannot be read or do not fit).
+    Raises PluginError (torchvision is missing or does not match torch), RecipeError (unknown model, or a size
+    that it does not accept), DataError (weights cannot be read or do not fit).
     """
 
     name = "torchvision"
@@ -58,11 +61,11 @@ class TorchvisionBackbone(Backbone):
         super().__init__(options, channels, image_size)
         self.channels = 3
         models = _import_torchvision().models
-        known = models.list_models(module=models)
-        if options.model not in known:
+        available = models.list_models(module=models)
+        if options.model not in available:
             raise RecipeError(
                 f"backbone 'torchvision': no classification model '{options.model}'; "
-                f"{did_you_mean(options.model, known)}"
+                f"{did_you_mean(options.model, available)}"
             )
         self.input_size = _input_size(options, image_size)
         if options.model not in HALF_MEAN:
@@ -82,7 +85,7 @@ class TorchvisionBackbone(Backbone):
 def _import_torchvision() -> ModuleType:
     try:
         import torchvision
-    except Exception as error:  # a mismatched pair fails in many ways, some of them only the second time
+    except Exception as error:  # a mismatched pair fails in many ways, some only at the second import
         raise PluginError(
             f"backbone 'torchvision': torchvision cannot be imported ({type(error).__name__}: {error}). "
             f"Installed: torch {torch.__version__}, torchvision {_version('torchvision')}. They must be a "
@@ -152,9 +155,9 @@ class _ParametersOnMeta(TorchFunctionMode):
 
 
 def _remove_classifier(network: nn.Module) -> tuple[str, int]:
-    """Put an identity in place of the last linear layer (squeezenet's is a 1x1 convolution).
+    """Replaces the last linear layer (in squeezenet a 1x1 convolution) by an identity.
 
-    Returns its name and the number of features that came into it.
+    Returns the layer's name and its number of input features.
     """
     name, last = [pair for pair in network.named_modules() if isinstance(pair[1], (nn.Linear, nn.Conv2d))][-1]
     parent, _, attribute = name.rpartition(".")

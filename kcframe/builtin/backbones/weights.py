@@ -1,4 +1,4 @@
-"""A network's weights from a file that someone else wrote: safetensors, or a torch state dict."""
+"""Loads a network's weights from a file of another program: safetensors, or a torch state dict."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from kcframe.errors import DataError
 from kcframe.storage.remote import read_file, without_secrets
 
-PARALLEL = "module."  # what DataParallel puts before every key
-NAMED = 5  # keys that an error names before it only counts them
+PARALLEL = "module."  # prefix that DataParallel adds to every key
+NAMED = 5  # most keys that an error lists by name
 
 
 def load_weights(network: nn.Module, url: str, ignored: Sequence[str] = ()) -> None:
-    """Give a network the weights of a file; on the meta device, where there are none to give, do nothing.
+    """Loads the weights of a file into a network. Does nothing for a network on the meta device.
 
-    url: path or fsspec URL of a safetensors or torch state-dict file. ignored: beginnings of keys that the
-    network may lack. Raises DataError, naming the first keys, if the file is anything but its weights.
+    url: path or fsspec URL of a safetensors or torch state-dict file. ignored: prefixes of keys in the file
+    that are skipped. Raises DataError, naming the first keys, if the file does not match the network.
     """
     if any(parameter.is_meta for parameter in network.parameters()):
         return
@@ -50,27 +50,31 @@ def _state_of(data: bytes, url: str) -> OrderedDict[str, Tensor]:
         if data[8:9] == b"{":  # safetensors: the header's length in 8 bytes, then the header in JSON
             from safetensors.torch import load
 
-            found: Any = load(data)
+            content: Any = load(data)
         else:
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in many ways
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
             f"{url}: neither a safetensors file nor a torch state dict that can be read without running code "
             f"from it ({type(error).__name__}: {reason})"
         ) from None
-    for wrapper in ("state_dict", "model"):  # as training scripts save it
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    for wrapper in ("state_dict", "model"):  # training scripts often wrap the state dict
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
         raise DataError(f"{url}: not a state dict: names and their tensors, nothing else")
-    state = OrderedDict((_current_name(key), value) for key, value in found.items())
-    # Some modules read older layouts by the version noted here; MNASNet refuses to do without.
-    noted = None if next(iter(found)).startswith(PARALLEL) else getattr(found, "_metadata", None)
+    state = OrderedDict((_current_name(key), value) for key, value in content.items())
+    # Modules use the version in this metadata to read older layouts; MNASNet fails without it.
+    noted = None if next(iter(content)).startswith(PARALLEL) else getattr(content, "_metadata", None)
     state._metadata = noted or {"": {"version": 2}}  # type: ignore[attr-defined]
     return state
 
 
 def _current_name(key: str) -> str:
-    """Without DataParallel's prefix, and with the names DenseNet has had since PyTorch 0.4."""
+    """The key without DataParallel's prefix, and with the names that DenseNet has since PyTorch 0.4."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key.removeprefix(PARALLEL))

@@ -1,8 +1,8 @@
 """The paper's four expanders (knowledge-concentration.md, section 3).
 
-FC: every unit sees everything. SC (structurally connected): each vertical has its own block of units,
-and its classes see that block only. Our choices, as the paper states neither: a ReLU after each layer,
-no biases (the paper's parameter counts have none), normalisation by option.
+FC: every unit sees all inputs. SC (structurally connected): each vertical has its own block of units, and its
+classes see that block only. The paper does not state these choices of ours: a ReLU after each layer, no
+biases (the paper's parameter counts include none), normalisation by option.
 
 Shapes: B batch, D backbone features, s1, s2, x as in the options.
 """
@@ -102,7 +102,7 @@ class ScSc(Expander):
 
 
 class FcScShared(Expander):
-    """(d) FC(s1)-SC(s2, x): x shared units beside s2-x of each vertical's own.
+    """(d) FC(s1)-SC(s2, x): x units that all verticals share, and s2-x units per vertical.
 
     Parameters: D*s1 + s1*x + M*s1*(s2-x). x = s2 is (a), x = 0 is (b).
     """
@@ -115,9 +115,9 @@ class FcScShared(Expander):
         self.rowwise = options.normalisation != "batch"
         self.first = Layer(num_features, options.s1, options.normalisation)
         self.common = Layer(options.s1, options.x, options.normalisation) if options.x else None
-        own = options.s2 - options.x
+        block_units = options.s2 - options.x
         self.blocks = nn.ModuleList(
-            Layer(options.s1, own, options.normalisation) for _ in (sizes if own else ())
+            Layer(options.s1, block_units, options.normalisation) for _ in (sizes if block_units else ())
         )
 
     def shared(self, features: Tensor) -> Tensor:

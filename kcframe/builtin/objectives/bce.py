@@ -4,8 +4,8 @@ Targets stay sparse. For logits y and targets z that are zero but for a few entr
 
     -sum [z log s(y) + (1 - z) log(1 - s(y))]  =  sum softplus(y) - sum z y
 
-where the second sum runs over those few entries only. Where labels may be unknown, the hard term is over the
-entries that are known, and nothing else; what teachers say of the others counts all the same.
+where the second sum runs over those few entries only. If labels may be unknown, the hard term covers the
+known entries only; the soft term still covers all classes that teachers know.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from kcframe.interfaces.objective import BlockTargets, Objective, SparseTargets
 from kcframe.interfaces.options import PluginOptions
 
 Weighed = tuple[SparseTargets, Tensor | float]
-"""Targets and what their loss is multiplied by."""
+"""Targets, and the factor of their loss."""
 
 CERTAIN = 2.0
-"""A logit above which 1 - s(y) has lost digits."""
+"""Above this logit 1 - s(y) loses digits."""
 
 
 def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
@@ -34,22 +34,23 @@ def sparse_bce(logits: Tensor, targets: SparseTargets) -> Tensor:
 
 
 def sparse_bce_gradient(logits: Tensor, out: Tensor, *weighed: Weighed) -> list[Tensor]:
-    """`sparse_bce` of each of the targets, [B], and into out [B, N_v] the gradient of their weighed sum.
+    """Returns `sparse_bce` of each of the targets, [B]; writes their weighted sum's gradient to out [B, N_v].
 
-    It is share * (s(y) - z), added up over the targets; what does not depend on them is computed once.
+    The gradient is share * (s(y) - z), summed over the targets. Terms that do not depend on the targets are
+    computed once.
     """
     empty = _sigmoid_and_softplus(logits, out)
     out.mul_(sum(share for _, share in weighed))
-    found = []
+    losses = []
     for targets, share in weighed:
         place = targets.rows, targets.columns
         out[place] -= (targets.values.to(out.dtype) * share).to(out.dtype)
-        found.append(empty.index_add(0, targets.rows, targets.values * logits[place], alpha=-1))
-    return found
+        losses.append(empty.index_add(0, targets.rows, targets.values * logits[place], alpha=-1))
+    return losses
 
 
 def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
-    """Eq. 1 on logits [B, N_v], summed over the classes that are not unknown: [B]."""
+    """Eq. 1 on logits [B, N_v], summed over the classes with known labels: [B]."""
     if targets.absent is None:
         return sparse_bce(logits, targets.hard)
     total = logits.new_zeros(len(logits))
@@ -60,7 +61,7 @@ def hard_bce(logits: Tensor, targets: BlockTargets) -> Tensor:
 
 
 def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | float, out: Tensor) -> Tensor:
-    """`hard_bce`, [B], and share times the gradient of its sum into out: [B, N_v]."""
+    """Returns `hard_bce`, [B]; writes share times the gradient of its sum to out [B, N_v]."""
     if targets.absent is None:
         return sparse_bce_gradient(logits, out, (targets.hard, share))[0]
     out.zero_()
@@ -71,9 +72,9 @@ def hard_bce_gradient(logits: Tensor, targets: BlockTargets, share: Tensor | flo
 
 
 def _sigmoid_and_softplus(logits: Tensor, out: Tensor) -> Tensor:
-    """s(y) into out, and the sum of softplus(y) over the classes: [B]."""
+    """Writes s(y) to out; returns the sum of softplus(y) over the classes: [B]."""
     torch.sigmoid(logits, out=out)
-    if logits.is_cuda:  # where memory is what takes time, and asking for the rows below would wait
+    if logits.is_cuda:  # memory limits the speed here, and nonzero() below would wait for the device
         return _softplus(logits).sum(1)
     sure = (logits.amax(1) > CERTAIN).nonzero().view(-1)
     if len(sure) > len(logits) / 3:
@@ -85,12 +86,12 @@ def _sigmoid_and_softplus(logits: Tensor, out: Tensor) -> Tensor:
 
 
 def _softplus(logits: Tensor) -> Tensor:
-    # torch's default threshold of 20 is off by 2e-9 there, more than float64's exactness.
+    # At torch's default threshold of 20 the error is 2e-9, more than that of float64.
     return F.softplus(logits, threshold=40)
 
 
 class HardBce(Objective):
-    """The labels as they are: eq. 1, for specialists, the generalist and every arm without teachers."""
+    """Eq. 1 on the labels, for specialists, the generalist and every arm without teachers."""
 
     name = "hard-bce"
     Options = PluginOptions
@@ -107,9 +108,9 @@ class HardBce(Objective):
 
 
 class TopKBce(Objective):
-    """Eq. 2: the teachers' K most probable classes, 0 for all others in and outside the vertical.
+    """Eq. 2: targets are the teachers' K most probable classes; all other classes have target 0.
 
-    With temperature T both sides are sigmoid(x / T); with hard_weight w the term w * eq. 1 is added.
+    With temperature T both sides are sigmoid(x / T). With hard_weight w the term w * eq. 1 is added.
     """
 
     name = "top-k-bce"

@@ -6,6 +6,6 @@ from kcframe.interfaces.pacing import Pacing
 
 
 class NoPacing(Pacing):
-    """Logits as they are, and the same weight for every vertical."""
+    """Leaves logits unchanged and gives every vertical the same weight."""
 
     name = "none"

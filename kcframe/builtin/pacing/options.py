@@ -10,7 +10,7 @@ from kcframe.interfaces.options import PluginOptions
 
 
 class SelfPacedOptions(PluginOptions):
-    """Equation 4. The defaults are the paper's best, variant 4: a trainable gamma a vertical, from sqrt(N_v).
+    """Equation 4. Defaults: the paper's best variant, 4: one trainable gamma per vertical, from sqrt(N_v).
 
     The five variants: 1 {trainable: false, variance: 0}, 2 {init: 10}, 3 {level: class, init: 10},
     4 {}, 5 {level: class}.

@@ -15,20 +15,19 @@ from kcframe.interfaces.pacing import Pacing
 
 BASE_RATE_BIAS = -1.0
 BASE_RATE_WEIGHT_SCALE = 0.3
-SMALLEST = 1e-12  # norm that logits are divided by
+SMALLEST = 1e-12  # smallest norm that logits are divided by
 
 
 class SelfPaced(Pacing):
-    """Each vertical's logits, L2-normalised per image and scaled by a gamma that is learned (eq. 4).
+    """Each vertical's logits, L2-normalised per image and scaled by a learned gamma (eq. 4).
 
-    `start: paper` draws gamma from a normal with mean `init` and `variance`, and puts output
-    biases at 0. `start: base-rate` is ours: output biases at -1 and small weights make every normalised
-    logit start near -1/sqrt(N_v), and gamma's mean is multiplied by ln N, so that every class starts at
-    probability sigmoid(-ln N), about 1/N. At the paper's gamma = sqrt(N_v) a block cannot say "none of
-    these": the mean of |y| over its classes is at most 1, so no assignment of logits has all N_v
-    probabilities below 0.27.
+    `start: paper` draws gamma from a normal distribution with mean `init` and `variance`, and sets output
+    biases to 0. `start: base-rate` is ours: with output biases of -1 and small weights every normalised logit
+    starts near -1/sqrt(N_v), and gamma's mean is multiplied by ln N. So every class starts at probability
+    sigmoid(-ln N), about 1/N. With the paper's gamma = sqrt(N_v) a block cannot say "none of these": the mean
+    of |y| over its classes is at most 1, so at least one of the N_v probabilities is 0.27 or more.
 
-    A vertical of one class is not normalised, since x / ||x|| = ±1 has no gradient: y = gamma * x.
+    A vertical with one class is not normalised, because x / ||x|| = ±1 has no gradient: y = gamma * x.
     """
 
     name = "self-paced"
@@ -37,7 +36,7 @@ class SelfPaced(Pacing):
     def __init__(self, options: SelfPacedOptions, sizes: Sequence[int], num_classes: int):
         super().__init__(options, sizes, num_classes)
         self.learning_rate_scale = options.learning_rate_scale
-        # From a gamma of exactly 0 its gradient cannot be read off the paced logits.
+        # If gamma is exactly 0, its gradient cannot be computed from the paced logits.
         self.has_closed_form = options.level == "vertical" and options.init != 0
         widths = [1 if options.level == "vertical" else size for size in sizes]
         self.gamma = nn.ParameterList(
@@ -63,7 +62,7 @@ class SelfPaced(Pacing):
         gamma = self.gamma[vertical]
         if logits.shape[1] == 1:
             return gamma * logits
-        # The clamp is for an image whose logits are all zero: it stays at y = 0, without a nan.
+        # The clamp avoids nan for an image whose logits are all zero: y stays 0.
         norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True).clamp_min(SMALLEST)
         return logits * (gamma / norm)
 
@@ -96,9 +95,12 @@ class SelfPaced(Pacing):
             gamma.grad = gradient if gamma.grad is None else gamma.grad + gradient
 
     def readings(self) -> dict[str, Tensor]:
-        """gamma: each vertical's, or the mean of its classes'. floor (one gamma a vertical): the least loss
-        that an image of another vertical can have here, N_v * softplus(-gamma / sqrt(N_v)): the sum of a
-        convex function over logits of norm gamma is least where all of them are equal."""
+        """gamma: of each vertical, or the mean over its classes.
+
+        floor (with one gamma per vertical): the lowest loss that an image of another vertical can have in
+        this one, N_v * softplus(-gamma / sqrt(N_v)). For logits of norm gamma the sum of a convex function is
+        lowest when all logits are equal.
+        """
         gammas = torch.stack([gamma.detach().mean() for gamma in self.gamma])
         if self.options.level == "class":
             return {"gamma": gammas}

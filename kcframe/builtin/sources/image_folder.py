@@ -1,4 +1,4 @@
-"""Data source `image-folder`: folders of pictures, one folder a class."""
+"""Data source `image-folder`: folders of pictures, one folder per class."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from kcframe.taxonomy import Taxonomy
 
 
 class ImageFolder(DataSource):
-    """Pictures in root/train and root/test, the class being the folder that a picture lies in.
+    """Pictures in root/train and root/test; a picture's class is its innermost folder.
 
-    Without a taxonomy file they lie in <vertical>/<class>/; a class folder in two verticals is one class
-    that stands in both. With one they lie at any depth, and its classes need no pictures. Names that begin
-    with a dot are left out. Both splits are listed when either, or the taxonomy, is first asked for;
-    DataError if a folder is missing or empty or a class is unknown.
+    Without a taxonomy file, pictures are in <vertical>/<class>/. Class folders of the same name in two
+    verticals are one class that belongs to both. With a taxonomy file, pictures may be at any depth, and a
+    class may have no pictures. Names that begin with a dot are left out. Both splits are listed at the first
+    access to the taxonomy or to a split. Raises DataError then if a folder is missing or empty, or if a class
+    is unknown.
     """
 
     name = "image-folder"
@@ -59,9 +60,9 @@ class ImageFolder(DataSource):
                 taxonomy,
                 self.transform,
                 formats,
-                options.augmentation,
-                options.threads,
-                ListedFiles(listing, options.anonymous, picture_cache(options)),
+                augmentation=options.augmentation,
+                threads=options.threads,
+                store=ListedFiles(listing, options.anonymous, picture_cache(options)),
             )
             for name, listing in (("train", train), ("test", test))
         }
@@ -83,7 +84,7 @@ class ImageFolder(DataSource):
 
 
 class ImageFolderSet(StoredPictures):
-    """Pictures below one folder."""
+    """The pictures below one folder."""
 
     def __init__(
         self,
@@ -92,15 +93,20 @@ class ImageFolderSet(StoredPictures):
         taxonomy: Taxonomy,
         transform: Transform,
         formats: Sequence[str],
+        *,
         augmentation: Augmentation = "none",
         threads: int = 4,
         store: ListedFiles | None = None,
     ):
-        """class_ids: one an entry of `listing.files`. formats: Pillow's names of what may be decoded."""
+        """class_ids: one per entry of `listing.files`. formats: Pillow's names of the allowed formats.
+
+        store: of the pictures; None: the files of the listing, without a cache.
+        """
         by_class = Labels.from_lists(taxonomy.with_ancestors([c]) for c in range(taxonomy.num_classes))
         labels = by_class.take(torch.tensor(class_ids))
         self.listing = listing
-        super().__init__(store or ListedFiles(listing), labels, transform, formats, augmentation, threads)
+        store = store or ListedFiles(listing)
+        super().__init__(store, labels, transform, formats, augmentation, threads=threads)
 
 
 class ListedFiles(PlacedStore):

@@ -14,7 +14,7 @@ Extension = Annotated[str, Field(pattern="^[a-z0-9]+$")]
 
 
 class ImageFolderOptions(PictureOptions):
-    """Folders of pictures, one folder a class."""
+    """Folders of pictures, one folder per class."""
 
     root: str = Field(min_length=1, description="folder or URL (any fsspec protocol) of the two below")
     train: str = Field("train", min_length=1, description="folder of the train split, below root")
@@ -39,7 +39,7 @@ class ImageFolderOptions(PictureOptions):
 
     @model_validator(mode="after")
     def _two_folders(self) -> ImageFolderOptions:
-        train, test = (PurePosixPath(normpath(each.strip("/"))) for each in (self.train, self.test))
+        train, test = (PurePosixPath(normpath(folder.strip("/"))) for folder in (self.train, self.test))
         if train.is_relative_to(test) or test.is_relative_to(train):
             raise ValueError(
                 f"train '{self.train}' and test '{self.test}' are one folder, or one lies in the other: they "

@@ -15,61 +15,61 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kcframe.errors import DataError, did_you_mean
-from kcframe.pictures.labelled import Given, LabelledPictures
+from kcframe.pictures.labelled import LabelledPictures, LabelledSplit
 from kcframe.pictures.labelled_options import ParquetOptions
 from kcframe.pictures.stores.disk_cache import GIB, KEPT
-from kcframe.pictures.stores.files import Found, find_files
+from kcframe.pictures.stores.files import StorageFiles, find_files
 from kcframe.pictures.stores.pictures import picture_cache
 from kcframe.pictures.stores.row_groups import RowGroups, opened
 from kcframe.storage.remote import PAUSES_AT_FIRST, explained, marks_of, patiently
 
-AT_ONCE = 16  # files whose labels are read side by side
+AT_ONCE = 16  # files whose labels are read in parallel
 
 
 class Parquet(LabelledPictures):
-    """Rows without a label are left out; numbers get the names that the files' own schema has for them."""
+    """Leaves out rows without a label; replaces class numbers by the names in the files' schema."""
 
     name = "parquet"
     Options = ParquetOptions
 
-    def read(self, split: str) -> Given:
+    def read(self, split: str) -> LabelledSplit:
         options = self.options
-        found = find_files(getattr(options, split), f"data.options.{split}", options.anonymous)
+        files = find_files(getattr(options, split), f"data.options.{split}", options.anonymous)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            files = list(pool.map(lambda number: _read(found, number, options), range(len(found.paths))))
-        for number, file in enumerate(files):
-            if file.names != files[0].names:
+            contents = list(pool.map(lambda number: _read(files, number, options), range(len(files.paths))))
+        for number, content in enumerate(contents):
+            if content.names != contents[0].names:
                 raise DataError(
-                    f"{found.urls[number]}: its schema has other class names for '{options.label}' than "
-                    f"{found.urls[0]}"
+                    f"{files.urls[number]}: its schema has other class names for '{options.label}' than "
+                    f"{files.urls[0]}"
                 )
-        labels = pa.concat_arrays([file.labels for file in files])
+        labels = pa.concat_arrays([content.labels for content in contents])
         counts = pc.fill_null(pc.list_value_length(labels), 0).to_numpy()
         if not counts.any():
-            where = f"{found.urls[0]}{' …' if len(found.urls) > 1 else ''}"
+            where = f"{files.urls[0]}{' …' if len(files.urls) > 1 else ''}"
             raise DataError(f"{where}: no row with a label in column '{options.label}'")
-        known = counts > 0
-        offsets = np.r_[0, np.cumsum(counts[known])].astype(np.int32)
+        has_label = counts > 0
+        offsets = np.r_[0, np.cumsum(counts[has_label])].astype(np.int32)
         store = RowGroups(
-            found,
+            files,
             options.image,
-            np.concatenate([file.places(number) for number, file in enumerate(files)])[known],
-            [file.groups for file in files],
-            [file.marks for file in files],
-            picture_cache(options),
-            options.anonymous,
+            np.concatenate([content.places(number) for number, content in enumerate(contents)])[has_label],
+            [content.groups for content in contents],
+            [content.marks for content in contents],
+            cache=picture_cache(options),
+            anonymous=options.anonymous,
         )
-        return Given(
+        return LabelledSplit(
             store,
             pa.ListArray.from_arrays(offsets, labels.flatten()),
-            int((~known).sum()),
-            found.shown,
-            files[0].names,
+            int((~has_label).sum()),
+            files.shown,
+            contents[0].names,
         )
 
-    def check(self, given: Mapping[str, Given]) -> None:
+    def check(self, splits: Mapping[str, LabelledSplit]) -> None:
         cache = self.options.cache_gib
-        need = sum(cast(RowGroups, each.store).unpacked for each in given.values()) / GIB
+        need = sum(cast(RowGroups, split.store).unpacked for split in splits.values()) / GIB
         if need > KEPT * cache:
             raise DataError(
                 f"data.options.cache_gib: {cache:g} are too few: {KEPT:.0%} of them always stay, and the "
@@ -79,8 +79,11 @@ class Parquet(LabelledPictures):
 
 
 class _File(NamedTuple):
-    """labels: list<string> [n]. groups: (rows, compressed bytes, bytes) of each row group's pictures. marks:
-    what changes when the file does. names: what the schema says that numbers mean, or None."""
+    """The labels and the layout of one file.
+
+    labels: list<string> [n]. groups: (rows, compressed bytes, bytes) of each row group's pictures. marks:
+    texts that change when the file does. names: the schema's class names for label numbers, or None.
+    """
 
     labels: pa.ListArray
     groups: list[tuple[int, int, int]]
@@ -95,10 +98,10 @@ class _File(NamedTuple):
         return np.stack([np.full(len(group), number), group, row], 1)
 
 
-def _read(found: Found, number: int, options: ParquetOptions) -> _File:
-    url = found.urls[number]
+def _read(files: StorageFiles, number: int, options: ParquetOptions) -> _File:
+    url = files.urls[number]
     try:
-        return patiently(lambda: _of_file(found, number, options), PAUSES_AT_FIRST if "://" in url else ())
+        return patiently(lambda: _of_file(files, number, options), PAUSES_AT_FIRST if "://" in url else ())
     except DataError:
         raise
     except pa.ArrowInvalid as error:
@@ -107,9 +110,9 @@ def _read(found: Found, number: int, options: ParquetOptions) -> _File:
         raise DataError(f"{url}: cannot be read: {explained(error)}") from None
 
 
-def _of_file(found: Found, number: int, options: ParquetOptions) -> _File:
-    url = found.urls[number]
-    with opened(found.storage, found.paths[number]) as file:
+def _of_file(files: StorageFiles, number: int, options: ParquetOptions) -> _File:
+    url = files.urls[number]
+    with opened(files.storage, files.paths[number]) as file:
         schema, metadata = file.schema_arrow, file.metadata
         for option, column in (("image", options.image), ("label", options.label)):
             if column not in schema.names:
@@ -128,12 +131,12 @@ def _of_file(found: Found, number: int, options: ParquetOptions) -> _File:
             raise DataError(f"{url}: an empty (null) label in a list in column '{options.label}'")
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         sizes = [_sizes(group, options.image) for group in groups]
-        marks = marks_of(found.storage.info(found.paths[number]))
+        marks = marks_of(files.storage.info(files.paths[number]))
         return _File(labels, sizes, marks, _names(schema.metadata, options.label))
 
 
 def _as_lists(column: pa.Array, what: str) -> pa.ListArray:
-    """list<string> [n], an empty list for null. what: said of a column that has no labels in it."""
+    """list<string> [n], with an empty list for null. what: begins the error for a column without labels."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.dictionary_decode()
@@ -163,7 +166,7 @@ def _sizes(group: pq.RowGroupMetaData, image: str) -> tuple[int, int, int]:
 
 
 def _names(metadata: dict[bytes, bytes] | None, label: str) -> list[str] | None:
-    """What Hugging Face's `datasets` writes into a schema about a column of class numbers."""
+    """The class names that Hugging Face's `datasets` writes into the schema for a column of class numbers."""
     try:
         feature: Any = json.loads(metadata[b"huggingface"])["info"]["features"][label]
         if isinstance(feature, list):

@@ -1,4 +1,4 @@
-"""Data source `synthetic`: any number of made-up classes, computed when asked for."""
+"""Data source `synthetic`: any number of made-up classes; pictures are computed when they are read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kcframe.interfaces.data import DataSource, ImageSet, Labels
 from kcframe.interfaces.toolkit.randomness import image_keys, keyed_uniforms
 from kcframe.taxonomy import Taxonomy
 
-PATTERN = 4  # a class is a PATTERN x PATTERN grid of random greys, blown up smoothly
+PATTERN = 4  # a class is a PATTERN x PATTERN grid of random greys, enlarged smoothly
 TEST_SEED = 1
 
 
 class Synthetic(DataSource):
-    """N classes in M verticals. The same options make the same pictures everywhere.
+    """N classes in M verticals. The same options give the same pictures on every machine.
 
-    Train and test differ in their labels' order and in all noise.
+    Train and test split differ in the order of the labels and in the noise.
     """
 
     name = "synthetic"
@@ -53,7 +53,7 @@ class SyntheticSet(ImageSet):
         self.options, self.seed = options, seed
         generator = torch.Generator().manual_seed(seed)
         num_classes = sum(options.sizes)
-        # Every class in turn, so that small sets still hold as many classes as they can.
+        # Every class in turn, so that small sets have as many classes as possible.
         rounds = math.ceil(num_images * options.labels_per_image / num_classes)
         drawn = torch.cat([torch.randperm(num_classes, generator=generator) for _ in range(rounds)])
         drawn = drawn[: num_images * options.labels_per_image].view(num_images, -1)
@@ -69,7 +69,7 @@ class SyntheticSet(ImageSet):
         mixed = torch.zeros(len(indices), channels, PATTERN, PATTERN).index_add_(0, labels.rows(), patterns)
         mixed /= labels.offsets.diff().view(-1, 1, 1, 1)
         images = F.interpolate(mixed, size=(size, size), mode="bilinear", align_corners=False)
-        # The sum of four uniforms is normal enough, and needs no state.
+        # The sum of four uniform numbers is close to a normal one, and needs no random state.
         draws = keyed_uniforms(keys, 4 * channels * size * size).view(len(indices), 4, channels, size, size)
         noise = (draws.sum(1) - 2) * math.sqrt(3)
         return (images + options.noise * noise).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Data source `webdataset`: tar shards in which a picture and its label have one name with two endings."""
+"""Data source `webdataset`: tar shards in which a picture and its label have one name but two endings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from kcframe.errors import DataError
 from kcframe.interfaces.toolkit.pictures import ENDINGS
-from kcframe.pictures.labelled import Given, LabelledPictures
+from kcframe.pictures.labelled import LabelledPictures, LabelledSplit
 from kcframe.pictures.labelled_options import WebDatasetOptions
 from kcframe.pictures.stores.files import find_files
 from kcframe.pictures.stores.pictures import picture_cache
@@ -21,13 +21,13 @@ NAME = r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<ending>[^/]+)$"
 
 
 class WebDataset(LabelledPictures):
-    """A sample is what has one name up to its first dot, in one shard; its first picture and one label member
-    count."""
+    """A sample is all members of one shard with the same name up to the first dot. Its first picture and one
+    of its label members are used."""
 
     name = "webdataset"
     Options = WebDatasetOptions
 
-    def read(self, split: str) -> Given:
+    def read(self, split: str) -> LabelledSplit:
         options = self.options
         shards = find_files(getattr(options, split), f"data.options.{split}", options.anonymous)
         members = list_members(shards, (options.label,), options.cache)
@@ -35,7 +35,7 @@ class WebDataset(LabelledPictures):
         parts = pc.extract_regex(names, NAME)
         ending = pc.utf8_lower(pc.struct_field(parts, "ending"))
         shard = pc.cast(members["shard"].combine_chunks(), pa.string())
-        # In two shards one name is two samples.
+        # The same name in two shards means two samples.
         key = pc.binary_join_element_wise(shard, pc.struct_field(parts, "key"), "\n")
         pictures = _first_of_each(key, _rows(pc.is_in(ending, value_set=pa.array(ENDINGS))))
         labels = _rows(pc.equal(ending, options.label))
@@ -47,25 +47,25 @@ class WebDataset(LabelledPictures):
                 f"{shards.urls[0]}: no picture with a label in a .{options.label} member beside it "
                 f"(data.options.label); endings here: {', '.join(f'.{name}' for name, _ in there if name)}"
             )
-        kept = pictures.to_numpy()[labelled]
+        labelled_rows = pictures.to_numpy()[labelled]
         texts = members["text"].combine_chunks().take(labels.take(pc.drop_null(of_picture)))
 
         def store_of(rows: np.ndarray) -> TarMembers:
-            own = names.take(pa.array(rows))
+            picture_names = names.take(pa.array(rows))
             return TarMembers(
-                shards, own, places_of(members, rows), options.anonymous, picture_cache(options)
+                shards, picture_names, places_of(members, rows), options.anonymous, picture_cache(options)
             )
 
-        store = store_of(kept)
-        said = _labels(texts, options, store)
-        some = pc.list_value_length(said).to_numpy() > 0
+        store = store_of(labelled_rows)
+        label_lists = _labels(texts, options, store)
+        some = pc.list_value_length(label_lists).to_numpy() > 0
         if not some.all():
-            store, said = store_of(kept[some]), said.filter(pa.array(some))
-        return Given(store, said, len(pictures) - len(said), shards.shown)
+            store, label_lists = store_of(labelled_rows[some]), label_lists.filter(pa.array(some))
+        return LabelledSplit(store, label_lists, len(pictures) - len(label_lists), shards.shown)
 
 
 def _first_of_each(key: pa.Array, rows: pa.Array) -> pa.Array:
-    """Of pictures with one key, the first."""
+    """The first row of each key."""
     encoded = key.take(rows).dictionary_encode().indices.to_numpy()
     return rows.take(pa.array(np.sort(np.unique(encoded, return_index=True)[1])))
 
@@ -75,20 +75,22 @@ def _rows(wanted: pa.Array) -> pa.Array:
 
 
 def _labels(texts: pa.Array, options: WebDatasetOptions, store: TarMembers) -> pa.ListArray:
-    """texts: binary [n]. list<string> [n], empty where JSON says that there is no label. DataError, naming
-    the picture, for one that cannot be read."""
+    """Label texts of each picture, list<string> [n]; empty if a JSON member has an empty list.
+
+    texts: the label members, binary [n]. Raises DataError, naming the picture, if one cannot be read.
+    """
     read = _of_json if options.label.endswith("json") else _of_text
-    found = []
+    label_lists = []
     for image, text in enumerate(texts):
         try:
-            own = read(text.as_py().decode("utf-8-sig"), options.field)
-            for each in own:
-                each.encode()  # JSON can say what is no text: half a character
+            labels = read(text.as_py().decode("utf-8-sig"), options.field)
+            for label in labels:
+                label.encode()  # JSON can contain half a character (a lone surrogate), which is not text
         except (ValueError, RecursionError) as error:
-            said = "is nested too deep" if isinstance(error, RecursionError) else error
-            raise DataError(f"{store.name(image)}: its .{options.label} member: {said}") from None
-        found.append(own)
-    return pa.array(found, pa.list_(pa.string()))
+            problem = "is nested too deep" if isinstance(error, RecursionError) else error
+            raise DataError(f"{store.name(image)}: its .{options.label} member: {problem}") from None
+        label_lists.append(labels)
+    return pa.array(label_lists, pa.list_(pa.string()))
 
 
 def _of_text(text: str, _: str) -> list[str]:
@@ -104,6 +106,6 @@ def _of_json(text: str, field: str) -> list[str]:
         raise ValueError(f"has no field '{field}' (data.options.field)")
     value = content[field]
     labels = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, str | int) and not isinstance(each, bool) for each in labels):
+    if not all(isinstance(label, str | int) and not isinstance(label, bool) for label in labels):
         raise ValueError(f"'{field}' is no text or number, or a list of them: {str(value)[:80]}")
-    return [str(each) for each in labels]
+    return [str(label) for label in labels]

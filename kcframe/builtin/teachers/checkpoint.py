@@ -15,7 +15,7 @@ class Checkpoint(TeacherSource):
     Options = CheckpointOptions
 
     def check(self, context: TeacherContext) -> None:
-        # A specialist is small: loading it is the cheapest way to know that it can be loaded.
+        # A specialist is small: loading it is a cheap check.
         self.teachers(context)
 
     def teachers(self, context: TeacherContext) -> list[Teacher]:

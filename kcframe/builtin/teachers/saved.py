@@ -1,4 +1,4 @@
-"""A specialist that kcframe saved, as a teacher."""
+"""Loads a specialist that kcframe saved as a teacher."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def saved_teacher(
 ) -> Teacher:
     """Load a specialist and map its outputs to our class ids.
 
-    renames: its class name -> ours; classes left out are not asked. None: its names are ours. Raises
-    DataError, naming the file, if it or its label map does not fit.
+    renames: class name of the specialist -> our class name; other classes are ignored. None: the names are
+    the same. Raises DataError, naming the file, if the specialist or its label map does not fit.
     """
     network, about = context.load_specialist(url)
-    own = about["classes"]
+    classes = about["classes"]
     return Teacher(
         name,
         network,
-        place_outputs(by_own_names(own, renames, url), len(own), context.taxonomy, url, own),
+        place_outputs(by_own_names(classes, renames, url), len(classes), context.taxonomy, url, classes),
         channels=about["channels"],
-        # The saved network normalises by itself.
+        # The saved network includes its normalisation.
         mean=(0.0,),
         std=(1.0,),
         input_size=about["image_size"],

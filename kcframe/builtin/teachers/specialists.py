@@ -11,7 +11,7 @@ from kcframe.interfaces.teacher import Teacher, TeacherContext, TeacherSource
 
 
 class Specialists(TeacherSource):
-    """One teacher a vertical: T(V_v) of eq. 2."""
+    """One teacher per vertical: T(V_v) of eq. 2."""
 
     name = "specialists"
     Options = SpecialistsOptions
@@ -25,11 +25,11 @@ class Specialists(TeacherSource):
         return [saved_teacher(vertical, files[vertical], context) for vertical in self._wanted(files)]
 
     def _wanted(self, verticals: Iterable[str]) -> tuple[str, ...]:
-        """Those asked for, or all. Raises DataError if one is not among `verticals`."""
-        known = tuple(verticals)
+        """The verticals of the options, or all. Raises DataError if one of them is not in `verticals`."""
+        available = tuple(verticals)
         for vertical in self.options.verticals or ():
-            if vertical not in known:
+            if vertical not in available:
                 raise DataError(
-                    f"teacher 'specialists': no vertical '{vertical}'; {did_you_mean(vertical, known)}"
+                    f"teacher 'specialists': no vertical '{vertical}'; {did_you_mean(vertical, available)}"
                 )
-        return self.options.verticals or known
+        return self.options.verticals or available

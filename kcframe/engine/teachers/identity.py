@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kcframe.engine.checkpoint import MEMORY_ADDRESS, digest
 from kcframe.errors import PluginError
 from kcframe.interfaces.component import label
 from kcframe.interfaces.data import Labels
@@ -19,7 +19,6 @@ from kcframe.storage.remote import without_secrets
 from kcframe.taxonomy import Taxonomy
 
 FORMAT = 1
-MEMORY_ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def data_facts(settings: dict[str, Any], labels: Labels, taxonomy: Taxonomy) -> dict[str, Any]:
@@ -83,23 +82,6 @@ def _without_secrets(value: Any) -> Any:
 def short(about: dict[str, Any]) -> str:
     """Names an identity in a folder's name."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def digest(state: dict[str, Any]) -> str:
-    """SHA-256 of tensors, or of what `get_extra_state` gives instead, with their names, types and shapes."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        if isinstance(tensor, dict):
-            sha.update(f"{name}: {digest(tensor)}\n".encode())
-            continue
-        if not isinstance(tensor, Tensor):
-            sha.update(f"{name}: {MEMORY_ADDRESS.sub('', repr(tensor))}\n".encode())
-            continue
-        sha.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous()
-        if plain.numel():
-            sha.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
 
 
 def looks_at_each_alone(soften: Callable[..., Tensor]) -> bool:

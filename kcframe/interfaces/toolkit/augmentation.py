@@ -1,7 +1,7 @@
-"""Which part of a picture to look at in training: a random one.
+"""Random crops for training.
 
-The distribution is that of torchvision's RandomResizedCrop, which draws from torch's global state: neither
-a function of a picture's key, nor safe in threads.
+The distribution is that of torchvision's RandomResizedCrop. That class is not used because it draws from
+torch's global state: its result is not a function of a picture's key, and it is not thread-safe.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 
 from kcframe.interfaces.toolkit.transform import Box
 
-SCALE = (0.35, 1.0)  # of a picture's area
+SCALE = (0.35, 1.0)  # area of a crop, as a share of the picture's
 RATIO = (3 / 4, 4 / 3)  # width : height
-TRIES = 10  # crops drawn before settling for the centre
+TRIES = 10  # number of crops that are drawn; if none fits, the centre is used
 
 
 def random_box(size: tuple[int, int], draws: np.ndarray) -> Box | None:
-    """A crop that fits, or None. size: (width, height). draws: float [TRIES, 4] in [0, 1)."""
+    """The first random crop that fits, or None. size: (width, height). draws: float [TRIES, 4] in [0, 1)."""
     width, height = size
     for area_draw, ratio_draw, x_draw, y_draw in draws.tolist():
         area = width * height * (SCALE[0] + (SCALE[1] - SCALE[0]) * area_draw)

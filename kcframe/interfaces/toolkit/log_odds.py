@@ -1,7 +1,7 @@
-"""What networks put out, as logits whose sigmoid is the class's probability: what a `Teacher` gives.
+"""Converts outputs of networks to the logits of a `Teacher`, whose sigmoid is the class's probability.
 
-The log-odds log p - log(1 - p) of a probability p is such a logit, whether p came from a sigmoid or from a
-softmax. A softmax's own logits are not: they may all be shifted by any number. B images, C outputs.
+For a probability p this logit is the log-odds log p - log(1 - p), for a p from a sigmoid and from a softmax.
+The logits of a softmax itself are different: they may all be shifted by any number. B images, C outputs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kcframe.errors import DataError
 
 TOLERANCE = 1e-3
-"""By which probabilities in short formats may leave 0..1, and their sum 1."""
+"""Tolerance for probabilities in short number formats, which may be outside of 0..1 by rounding."""
 
 
 def from_softmax(logits: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def from_softmax(logits: Tensor) -> Tensor:
     logits = logits.float()
     log_p = logits.log_softmax(1)
     odds = log_p - torch.log1p(-log_p.exp())
-    # Where p is near 1, 1 - p is rounded away; the sum over the other outputs is not. Relative to the best
-    # they are small numbers, however large all of them are.
+    # If p is near 1, 1 - p loses all digits, but the sum over the other outputs does not. Relative to the
+    # largest logit these are small numbers, even if all logits are large.
     best, column = logits.max(1, keepdim=True)
     others = (logits - best).scatter(1, column, -torch.inf).logsumexp(1, keepdim=True)
     return odds.scatter(1, column, -others)
@@ -30,7 +30,7 @@ def from_softmax(logits: Tensor) -> Tensor:
 def from_probabilities(p: Tensor) -> Tensor:
     """Log-odds of probabilities; float [B, C] to float32 [B, C], between -87.4 and 16.7.
 
-    A softmax's probabilities give the same as its logits, but for the rounding of those close to 1.
+    Probabilities of a softmax give the same result as its logits, except for rounding of those close to 1.
     """
     limits = torch.finfo(torch.float32)
     p = p.float().clamp(limits.tiny, 1 - limits.eps / 2)
@@ -42,9 +42,9 @@ class ToLogits(nn.Module):
 
         network = nn.Sequential(network, ToLogits("softmax-logits", 1000, "birds.onnx"))
 
-    outputs: "logits", whose sigmoid is a class's probability, stay as they are; of "softmax-logits" the
-    softmax is; "probabilities" are of either. url: the network's file. Raises DataError, naming it, if
-    outputs cannot be what they are said to be.
+    outputs: the kind of the outputs. "logits": their sigmoid is the class's probability; they are not
+    changed. "softmax-logits": their softmax is the probability. "probabilities": from a sigmoid or a softmax.
+    url: the network's file. Raises DataError, with its name, if the outputs cannot be of this kind.
     """
 
     def __init__(self, outputs: str, num_outputs: int, url: str):
@@ -56,13 +56,13 @@ class ToLogits(nn.Module):
     def extra_repr(self) -> str:
         return self.outputs
 
-    def forward(self, said: Tensor) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:
         if self.outputs == "softmax-logits":
-            return from_softmax(said)
+            return from_softmax(values)
         if self.outputs == "probabilities":
-            self._refuse_others(said)
-            return from_probabilities(said)
-        return said
+            self._refuse_others(values)
+            return from_probabilities(values)
+        return values
 
     def _refuse_others(self, p: Tensor) -> None:
         low, high = p.aminmax()

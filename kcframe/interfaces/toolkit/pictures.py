@@ -1,4 +1,4 @@
-"""From a file's bytes to an upright picture of 8 bits a channel."""
+"""From a file's bytes to an upright picture with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kcframe.errors import DataError, did_you_mean
 
-UPRIGHT = {  # EXIF orientation -> what undoes it
+UPRIGHT = {  # EXIF orientation -> the transposition that makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -24,19 +24,23 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 
 
 def formats_of(extensions: Sequence[str]) -> list[str]:
-    """Pillow's formats for these endings. No others: some (EPS) would start a program to read a file."""
-    known = {ending[1:]: each for ending, each in Image.registered_extensions().items() if each in Image.OPEN}
+    """Pillow's formats for these endings. Only these are allowed: for EPS, Pillow would start a program."""
+    format_of = {
+        ending[1:]: format_name
+        for ending, format_name in Image.registered_extensions().items()
+        if format_name in Image.OPEN
+    }
     for extension in extensions:
-        if extension not in known:
+        if extension not in format_of:
             raise DataError(
                 f"data.options.extensions: Pillow reads no '{extension}' files; "
-                f"{did_you_mean(extension, known)}"
+                f"{did_you_mean(extension, format_of)}"
             )
-    return sorted({known[extension] for extension in extensions})
+    return sorted({format_of[extension] for extension in extensions})
 
 
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-"""Of picture files, where nobody says which."""
+"""Default endings of picture files."""
 
 EVERY_FORMAT = formats_of(ENDINGS)
 
@@ -47,14 +51,15 @@ def decode(
     mode: str,
     side: int,
     max_pixels: int | None = None,
+    *,
     turn: Image.Transpose | Literal["exif"] | None = "exif",
 ) -> Image.Image:
-    """A file's (first) picture, upright, in 'L' or 'RGB', what is transparent in it over white.
+    """The (first) picture of a file, upright, in mode 'L' or 'RGB'; transparent parts become white.
 
-    side: JPEGs far larger than this are decoded at a fraction of their size, no smaller than this.
-    max_pixels: that may be decoded; None: as many as Pillow thinks safe. turn: what makes it upright, where
-    somebody knows better than its EXIF data.
-    Raises ValueError or whatever Pillow raises, with the reason.
+    side: a JPEG that is much larger is decoded at a fraction of its size, but not smaller than this.
+    max_pixels: most pixels that may be decoded; None: Pillow's safe limit. turn: the transposition that makes
+    the picture upright; 'exif': the one in its EXIF data; None: none. Raises ValueError or an error of
+    Pillow, with the reason.
     """
     if not data:
         raise ValueError("the file has zero bytes")
@@ -74,7 +79,7 @@ def decode(
 def upright(
     image: Image.Image, mode: str, turn: Image.Transpose | Literal["exif"] | None = "exif"
 ) -> Image.Image:
-    """A picture that Pillow has opened, upright, in 'L' or 'RGB', what is transparent in it over white."""
+    """An opened Pillow image, upright, in mode 'L' or 'RGB'; transparent parts become white."""
     image.load()
     if turn == "exif":
         turn = _turn(image)
@@ -83,9 +88,10 @@ def upright(
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded picture upright. (Loading a TIFF has done it already, and dropped the note of it.)
+    """The transposition that makes a loaded picture upright, or None.
 
-    ImageOps.exif_transpose would also write the EXIF data anew, and fail where they are damaged.
+    Pillow makes a TIFF upright when it loads it, and removes the orientation. ImageOps.exif_transpose is not
+    used: it writes the EXIF data again, and fails if they are damaged.
     """
     try:
         return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -94,7 +100,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow's convert would clip at 255
+    if image.mode.startswith(("I", "F")):  # more than 8 bits per channel: Pillow's convert would clip at 255
         pixels = np.asarray(image)
         if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError(f"{pixels.dtype} pixels that are not of 8 or 16 bits: what is white?")

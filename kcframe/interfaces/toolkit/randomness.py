@@ -1,7 +1,7 @@
-"""Randomness that depends on a key and nothing else: no state to save, no order to keep.
+"""Random numbers that are a function of a key: there is no state to save and no order to keep.
 
-An image's augmentation is a function of (seed, epoch, index), so it is the same for any batch size,
-number of workers or point of resumption.
+An image's augmentation is a function of (seed, epoch, index). So it does not depend on the batch size, on the
+number of workers, or on an interruption.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a picture from anywhere becomes what a network was trained on: kept with its weights."""
+"""Converts any picture to the input of a trained network. Stored with the network's weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from kcframe.errors import DataError
 
 Box = tuple[float, float, float, float]
-"""left, top, right, bottom, in pixels; fractions are meant."""
+"""left, top, right, bottom, in pixels; may be fractions."""
 
 MODES = {1: "L", 3: "RGB"}
 
 
 class Transform(BaseModel):
-    """A picture of any size -> [channels, image_size, image_size] in 0..1, as evaluation sees it.
+    """A picture of any size -> [channels, image_size, image_size] in 0..1, as in evaluation.
 
-    What a network's backbone does with that (its own size, mean and std) belongs to the backbone.
+    The backbone's own size, mean and std are not part of it: the backbone applies them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class Transform(BaseModel):
 
     @property
     def mode(self) -> str:
-        """Pillow's mode of the pictures it takes. DataError if files do not have such pictures."""
+        """Pillow's mode for this number of channels. Raises DataError if Pillow has none."""
         if self.channels not in MODES:
             raise DataError(
                 f"the network was trained on pictures of {self.channels} channels: files have 1 or 3"
@@ -49,16 +49,16 @@ class Transform(BaseModel):
         return MODES[self.channels]
 
     def box(self, size: tuple[int, int]) -> Box:
-        """The square that a crop keeps of a picture of (width, height)."""
+        """The square that a crop takes from a picture of (width, height)."""
         width, height = size
         side = min(size) * self.share
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
     def pixels(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
-        """uint8 [S, S, channels]. picture: upright, of 8 bits a channel (`pictures.decode` makes such).
+        """uint8 [S, S, channels]. picture: upright, with 8 bits per channel, as from `pictures.decode`.
 
-        box: another part than `box` would choose.
+        box: the part to take; None: the one of method `box`, or with fit pad the whole picture.
         """
         if picture.mode != self.mode:
             picture = picture.convert(self.mode)
@@ -74,8 +74,10 @@ class Transform(BaseModel):
         return pixels
 
     def _padded(self, picture: Image.Image, ground: tuple[int, ...]) -> Image.Image:
-        """The whole picture in the middle of a square. Made small first: a square around one that is long and
-        thin could be too large for any memory."""
+        """The whole picture in the middle of a square.
+
+        It is resized first: a square around a long, thin picture could be too large for the memory.
+        """
         longest, side = max(picture.size), self.image_size
         width, height = (max(1, round(length * side / longest)) for length in picture.size)
         square = Image.new(picture.mode, (side, side), ground)
@@ -88,7 +90,7 @@ class Transform(BaseModel):
         return self.batch([self.pixels(picture) for picture in pictures])
 
     def batch(self, pixels: Sequence[np.ndarray]) -> Tensor:
-        """What `pixels` made of each picture, together: float32 [B, channels, S, S] in 0..1."""
+        """Joins results of `pixels` to float32 [B, channels, S, S] in 0..1."""
         if not pixels:
             return torch.empty(0, self.channels, self.image_size, self.image_size)
         return as_images(np.stack(pixels))
@@ -101,7 +103,7 @@ def as_images(pixels: np.ndarray) -> Tensor:
 
 
 def _border(picture: Image.Image) -> list[int]:
-    """The median of a picture's outermost pixels, a value a channel."""
+    """The median of a picture's outermost pixels, one value per channel."""
     pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return [int(value) for value in np.median(edges, axis=0)]

@@ -1,9 +1,9 @@
-"""Files kept on this machine's disk, up to a size, for all processes of it.
+"""A cache of files on this machine's disk, shared by all of its processes, with a limit in bytes.
 
-No library does this without a database that every read would write to (diskcache) or without a limit in bytes
-(fsspec's own caches). A file that is there is whole (but for a power cut: then delete the folder), and the
-time it was last used is the file's own. How much there is stands in a file, to which a process adds before it
-has written as much; only where that is too much is every file looked at.
+Libraries lack one of the two: diskcache writes to a database on every read, fsspec's caches have no limit in
+bytes. A file in the cache is always complete (except after a power cut: then delete the folder). Its
+modification time is the time of its last use. One file holds the total size; a process adds to it before it
+has written that much. The single files are only listed when the total exceeds the limit, or is old.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from kcframe.storage.writing import replacing
 Opened = TypeVar("Opened")
 
 GIB = 2**30
-PART = 64  # the share of the limit, 1 / PART, that a process reserves at a time
-KEPT = 0.75  # of the limit, that is left when something had to go
-COUNTED = "counted"  # the file that says how much there is: bytes, and when (in seconds) all were looked at
-TRUSTED = 24 * 3600.0  # seconds after which all are looked at again
-FRESH = 3600.0  # seconds that a file may be in the making
+PART = 64  # a process reserves 1 / PART of the limit at a time
+KEPT = 0.75  # share of the limit that remains after files were deleted
+COUNTED = "counted"  # file with the total in bytes, and the time in seconds at which all files were listed
+TRUSTED = 24 * 3600.0  # seconds for which that total is trusted; then all files are listed again
+FRESH = 3600.0  # seconds for which a .part file counts as being written
 TRIES = 5
 
 
 class DiskCache:
-    """max_bytes: of all files together."""
+    """max_bytes: limit on the size of all files together."""
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int):
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
-        self._unsaid = 0  # bytes added since the last time; negative: what is left of those reserved
+        self._unsaid = 0  # bytes added but not yet in COUNTED; negative: reserved bytes that are left
         self._process = os.getpid()
 
     def read(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """The bytes kept under `key`, or else what `make` gives, which is then kept if the disk has room."""
+        """The bytes stored under `key`. If there are none, calls `make` and tries to store its result."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -55,21 +55,23 @@ class DiskCache:
             with replacing(path) as part:
                 part.write_bytes(data)
         except OSError:
-            return data  # full, or not ours to write: then without
+            return data  # the disk is full, or the folder is read-only: the cache is not used
         self._grown(len(data))
         return data
 
     def opened(self, key: str, opening: Callable[[Path], Opened], make: Callable[[Path], None]) -> Opened:
-        """What `opening` gives for the file kept under `key`; `make` fills it if it is not there, in one
-        process at a time. `opening` raises FileNotFoundError if it is not there. Raises OSError if it cannot
-        be kept."""
+        """The result of `opening` for the file stored under `key`.
+
+        If there is no such file, `make` fills it, in one process at a time. `opening` must raise
+        FileNotFoundError if its file is missing. Raises OSError if the file cannot be stored.
+        """
         path = self._path(key)
         for _ in range(TRIES):
-            # Whether it is there shows when it is opened: another run's limit may delete it any time before.
+            # Open first, do not check: another run with a smaller limit may delete the file at any time.
             with suppress(FileNotFoundError):
-                found = opening(path)
+                content = opening(path)
                 _used(path)
-                return found
+                return content
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if path.exists():
@@ -87,11 +89,11 @@ class DiskCache:
         return self.folder / name[:2] / name[2:]
 
     def used(self, key: str) -> None:
-        """Say that the file kept under `key` is in use."""
+        """Mark the file stored under `key` as just used."""
         _used(self._path(key))
 
     def _grown(self, by: int) -> None:
-        if self._process != os.getpid():  # what was reserved before a fork is the other's
+        if self._process != os.getpid():  # bytes reserved before a fork belong to the other process
             self._unsaid, self._process = 0, os.getpid()
         self._unsaid += by
         if self._unsaid <= 0:
@@ -100,10 +102,10 @@ class DiskCache:
             with FileLock(self.folder / "lock", blocking=False):
                 self._unsaid -= self._say(self._unsaid)
         except (Timeout, OSError):
-            return  # another process is at it, or somebody deletes the folder: what was read is read
+            return  # another process holds the lock, or the folder is being deleted: count again next time
 
     def _say(self, added: int) -> int:
-        """Say what was added, and reserve some more. Returns the bytes that are said."""
+        """Adds `added` bytes, and a reserve for later ones, to the total. Returns the sum of the two."""
         (total, looked), reserved = self._counted(), self.max_bytes // PART
         total += added + reserved
         if total > self.max_bytes or not 0 <= time.time() - looked < TRUSTED:
@@ -112,7 +114,7 @@ class DiskCache:
         return added + reserved
 
     def _counted(self) -> tuple[int, float]:
-        """(bytes, when all files were looked at), as the last process said."""
+        """(total bytes, time at which all files were listed), from the file COUNTED."""
         try:
             total, looked = (self.folder / COUNTED).read_text().split()
             return int(total), float(looked)
@@ -120,8 +122,8 @@ class DiskCache:
             return 0, 0.0
 
     def _shrink(self) -> int:
-        """Delete what was unused longest until there is room again. Returns the bytes that are left."""
-        # Millions of files may be there: their names are not kept, but looked up again.
+        """Deletes the files that were unused longest, until KEPT of the limit is left. Returns the total."""
+        # There may be millions of files: keep numbers only, and list the names a second time.
         times, sizes = array("d"), array("q")
         for _, when, size in self._files():
             times.append(when)
@@ -135,25 +137,25 @@ class DiskCache:
         last = used[order[enough]]
         for path, when, size in self._files():
             if when <= last and total > KEPT * self.max_bytes:
-                with suppress(OSError):  # one that cannot be deleted keeps no other from it
+                with suppress(OSError):  # if one file cannot be deleted, the others still are
                     os.unlink(path)
                     total -= size
         return total
 
     def _files(self) -> Iterator[tuple[str, float, int]]:
-        """Path, when it was last used, and bytes of each kept file."""
+        """(path, time of last use, bytes) of each file in the cache."""
         now = time.time()
         for folder in self.folder.iterdir():
             if not folder.is_dir():
                 continue
             for entry in os.scandir(folder):
-                with suppress(OSError):  # gone meanwhile
-                    found = entry.stat()
-                    in_making = entry.name.endswith(".part") and now - found.st_mtime < FRESH
+                with suppress(OSError):  # deleted in the meantime
+                    status = entry.stat()
+                    in_making = entry.name.endswith(".part") and now - status.st_mtime < FRESH
                     if not in_making and not entry.name.endswith(".lock"):
-                        yield entry.path, found.st_mtime, found.st_size
+                        yield entry.path, status.st_mtime, status.st_size
 
 
 def _used(path: Path) -> None:
-    with suppress(OSError):  # not ours to say: then it counts as long unused
+    with suppress(OSError):  # a read-only folder: the file counts as unused for long
         os.utime(path)

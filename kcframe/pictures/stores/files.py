@@ -1,4 +1,4 @@
-"""Which files an address with patterns means: `train-{000..146}.tar`, `s3://bucket/train-*.tar`."""
+"""Finds the files that a pattern names: `train-{000..146}.tar`, `s3://bucket/train-*.tar`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from kcframe.storage.remote import (
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
-class Found:
-    """root: a URL of the storage. paths: in it, as listed. urls: of the same files, for people."""
+class StorageFiles:
+    """Files of one storage.
+
+    root: a URL of the storage. paths: the files' paths in it. urls: of the same files, for people.
+    """
 
     def __init__(self, root: str, storage: fsspec.AbstractFileSystem, paths: list[str]):
         self.root, self.paths, self.storage = root, paths, storage
@@ -35,14 +38,15 @@ class Found:
 
     @property
     def shown(self) -> dict[str, str]:
-        """Path -> URL for people, in which two files may be called alike."""
+        """Path -> URL for people. Two paths may have the same URL there."""
         return dict(zip(self.paths, self.urls, strict=True))
 
 
-def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
-    """All files that the patterns mean, each once, in the order of the patterns and then of names.
+def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> StorageFiles:
+    """All files that match the patterns, without duplicates, in the order of the patterns and then of names.
 
-    option: that names them, for errors. DataError if a pattern means none, or the storage cannot be asked.
+    option: the option with the patterns, for errors. Raises DataError if a pattern matches no file, if the
+    storage cannot be listed, or if the patterns are in different storages.
     """
     paths: dict[str, None] = {}
     storages = []
@@ -51,17 +55,17 @@ def find_files(patterns: Sequence[str], option: str, anonymous: bool) -> Found:
         try:
             storage, path = fsspec.url_to_fs(url, **storage_options(url, anonymous))
             ask = partial(_listed, storage, path)
-            found = patiently(ask, PAUSES_AT_FIRST if "://" in url else ())
+            listed = patiently(ask, PAUSES_AT_FIRST if "://" in url else ())
         except Exception as error:  # each storage raises its own
             raise DataError(f"{option}: {shown}: cannot be listed: {explained(error)}") from None
         storages.append(storage)
         if storage != storages[0]:
             first = without_secrets(patterns[0])
             raise DataError(f"{option}: {first} and {shown} lie in different storages")
-        if not found:
+        if not listed:
             raise DataError(f"{option}: no file '{shown}'")
-        paths |= dict.fromkeys(found)
-    return Found(patterns[0], storages[0], list(paths))
+        paths |= dict.fromkeys(listed)
+    return StorageFiles(patterns[0], storages[0], list(paths))
 
 
 def _listed(storage: fsspec.AbstractFileSystem, path: str) -> list[str]:
@@ -71,7 +75,7 @@ def _listed(storage: fsspec.AbstractFileSystem, path: str) -> list[str]:
 
 
 def _has_stars(path: str) -> bool:
-    # On the web a question mark is what a query (a signature, say) begins with.
+    # On the web a question mark begins a query, for example a signature.
     return any(sign in path for sign in ("*" if "://" in path else "*?["))
 
 
@@ -93,4 +97,4 @@ def _without_braces(pattern: str, option: str) -> list[str]:
             parts.append([f"{number:0{width}d}" for number in range(int(first), int(last) + 1)])
         end = match.end()
     parts.append([pattern[end:]])
-    return ["".join(each) for each in itertools.product(*parts)]
+    return ["".join(pieces) for pieces in itertools.product(*parts)]

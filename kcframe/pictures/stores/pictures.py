@@ -1,4 +1,4 @@
-"""Image sets of stored pictures: fetched, decoded and augmented by threads."""
+"""Image sets of stored pictures; threads fetch, decode and augment them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from kcframe.taxonomy import Taxonomy
 
 CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "RequestTimeTooSkewed", "SignatureDoesNotMatch")
 
-WEIGHED = 64  # pictures whose size is asked for, to know them all
+WEIGHED = 64  # pictures whose size is asked for, to estimate the mean size
 
 
 def picture_cache(options: PictureOptions) -> DiskCache | None:
-    """Where pictures are kept, if the options say that any are."""
+    """The cache for pictures, or None if the options turn it off."""
     if options.cache is None or not options.cache_gib:
         return None
     return DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
 
 
 def picture_counts(taxonomy: Taxonomy, sets: Mapping[str, ImageSet]) -> dict[str, object]:
-    """For `DataSource.describe`: how many pictures the splits have, and how many classes lack any."""
+    """Facts for `DataSource.describe`: pictures of each split, and classes without pictures there."""
     facts: dict[str, object] = {f"{name} pictures": len(images) for name, images in sets.items()}
     for name, images in sets.items():
         # Ancestors are labels too, so a parent class is only counted if its children have no pictures.
@@ -48,7 +48,7 @@ def picture_counts(taxonomy: Taxonomy, sets: Mapping[str, ImageSet]) -> dict[str
 
 
 class StoredPictures(ImageSet):
-    """The pictures of one split, wherever they are stored; threads start when first needed."""
+    """The pictures of one split in any store. The threads start at the first read."""
 
     def __init__(
         self,
@@ -57,9 +57,10 @@ class StoredPictures(ImageSet):
         transform: Transform,
         formats: Sequence[str],
         augmentation: Augmentation = "none",
+        *,
         threads: int = 4,
     ):
-        """formats: Pillow's names of what may be decoded. threads: that fetch and decode at a time."""
+        """formats: Pillow's names of the formats that may be decoded. threads: number of reading threads."""
         self.store, self.labels, self.transform = store, labels, transform
         self.augmentation, self.threads, self.formats = augmentation, threads, formats
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
@@ -68,7 +69,7 @@ class StoredPictures(ImageSet):
         return self.store.name(index)
 
     def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
-        """What makes an image upright; 'exif': what its file says of itself."""
+        """The transposition that makes an image upright; 'exif': as the file's EXIF data say; None: none."""
         return "exif"
 
     def __getstate__(self) -> dict:
@@ -102,17 +103,17 @@ class StoredPictures(ImageSet):
             try:
                 return self.store.size(index)
             except HOPELESS:
-                return None  # missing: it will be listed when it is read
+                return None  # a missing file is reported when it is read
             except Exception as error:  # each storage raises its own
                 raise self._failed(index, error) from None
 
         some = torch.linspace(0, len(self) - 1, min(len(self), WEIGHED)).round().long().tolist()
-        sizes = [each for each in self._pool().map(size, some) if each is not None]
+        sizes = [length for length in self._pool().map(size, some) if length is not None]
         mean = sum(sizes) / max(len(sizes), 1)
         return ReadCost(self.store.requests, mean, self.store.room)
 
     def _pool(self) -> ThreadPoolExecutor:
-        """This process's: threads do not survive a fork."""
+        """The threads of this process: threads do not survive a fork."""
         if self._threads is None or self._threads[0] != os.getpid():
             self._threads = (os.getpid(), ThreadPoolExecutor(self.threads, "pictures"))
         return self._threads[1]
@@ -121,8 +122,11 @@ class StoredPictures(ImageSet):
         return StorageError(f"{self.name(index)}: cannot be read: {explained(error)}")
 
     def _picture(self, index: int, draws: np.ndarray | None) -> np.ndarray | str:
-        """uint8 [S, S, C]; or why there is none. draws: float [1 + 4 TRIES] in [0, 1); None for the middle of
-        the picture. StorageError if the storage fails, which says nothing of the picture."""
+        """The pixels, uint8 [S, S, C], or the reason why the picture cannot be used.
+
+        draws: random numbers in [0, 1), float [1 + 4 TRIES]; None: the middle of the picture, not augmented.
+        Raises StorageError if the storage fails: then the picture itself may be good.
+        """
         try:
             data = self.store.read(index)
         except FileNotFoundError:
@@ -148,7 +152,7 @@ class StoredPictures(ImageSet):
 
 
 def _credentials(error: Exception) -> str | None:
-    """S3's code, if this is about who asks and not about what was asked for."""
+    """S3's error code if it refuses the credentials, else None."""
     told = getattr(error.__cause__, "response", None)
     code = told.get("Error", {}).get("Code") if isinstance(told, dict) else None
     return code if code in CREDENTIALS else None

@@ -1,5 +1,8 @@
-"""Pictures in Parquet files. A row cannot be read without its row group, so these are unpacked once, into a
-cache on this machine's disk, from which pictures are read in any order."""
+"""Pictures in Parquet files.
+
+A row cannot be read without its whole row group. So each row group is unpacked once, into a cache on this
+machine's disk, and pictures are read from there in any order.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,19 @@ import pyarrow.parquet as pq
 
 from kcframe.errors import DataError, KcframeError, StorageError
 from kcframe.pictures.stores.disk_cache import DiskCache
-from kcframe.pictures.stores.files import Found
+from kcframe.pictures.stores.files import StorageFiles
 from kcframe.pictures.stores.store import Store
 from kcframe.storage.remote import PAUSES, patiently
 
 OPEN = 64  # unpacked row groups that a process holds open
-UNPACKED_AT_ONCE = 2  # by a process: a row group is in memory as it is stored while it is unpacked
-ROWS = 256  # that are unpacked together
-SAID_EVERY = 300.0  # seconds between two times that a file is said to be in use
+UNPACKED_AT_ONCE = 2  # row groups per process: each is in memory, compressed, while it is unpacked
+ROWS = 256  # rows that are unpacked together
+SAID_EVERY = 300.0  # seconds between two marks that a cached file is in use
 
 
 @contextmanager
 def opened(storage: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of any storage. Arrow knows what it wants next: nothing is read ahead for it."""
+    """Opens a Parquet file of any storage. No read-ahead: Arrow itself requests what it needs next."""
     with (
         storage.open(path, "rb", cache_type="none") as stream,
         pq.ParquetFile(stream, pre_buffer=True) as file,
@@ -44,7 +47,7 @@ def opened(storage: fsspec.AbstractFileSystem, path: str) -> Iterator[pq.Parquet
 
 @dataclass
 class _OfProcess:
-    """What a process holds: open files and locks do not survive a fork."""
+    """The state of one process: open files and locks do not survive a fork."""
 
     pid: int
     groups: OrderedDict[tuple[int, int], tuple[pa.ChunkedArray, float]] = field(default_factory=OrderedDict)
@@ -52,7 +55,7 @@ class _OfProcess:
 
 
 class _NotRead(Exception):
-    """The storage's error, told apart from the cache's."""
+    """Wraps an error of the storage, so that it is not taken for one of the cache."""
 
     def __init__(self, error: Exception):
         self.error = error
@@ -63,21 +66,23 @@ class RowGroups(Store):
 
     def __init__(
         self,
-        files: Found,
+        files: StorageFiles,
         column: str,
         places: np.ndarray,
         groups: Sequence[Sequence[tuple[int, int, int]]],
         marks: Sequence[Sequence[str]],
+        *,
         cache: DiskCache,
         anonymous: bool = False,
     ):
-        """column: of the pictures. places: int64 [n, 3]: file, row group, row. marks: of each file, what
-        changes when it does. groups: of each file, each row
-        group's (rows, compressed bytes, bytes). DataError if the cache cannot be written."""
+        """column: the column with the pictures. places: int64 [n, 3]: file, row group, row. groups: for each
+        file, (rows, compressed bytes, bytes) of each row group. marks: for each file, texts that change when
+        the file does. Raises DataError if the cache cannot be written.
+        """
         super().__init__(files.root, anonymous)
         self.paths, self.urls, self.column, self.places = files.paths, files.urls, column, places
         self.groups, self.marks, self.cache = groups, marks, cache
-        every = [group for own in groups for group in own]
+        every = [group for file_groups in groups for group in file_groups]
         self.requests = len(every) / max(len(places), 1)
         self.unpacked = sum(group[2] for group in every)
         try:
@@ -95,7 +100,7 @@ class RowGroups(Store):
 
     def name(self, index: int) -> str:
         file, group, row = self.places[index].tolist()
-        return f"{self.urls[file]}: row {row + sum(each[0] for each in self.groups[file][:group]):,}"
+        return f"{self.urls[file]}: row {row + sum(rows for rows, _, _ in self.groups[file][:group]):,}"
 
     def size(self, index: int) -> int:
         file, group, _ = self.places[index].tolist()
@@ -104,7 +109,7 @@ class RowGroups(Store):
 
     @property
     def room(self) -> float:
-        return math.inf  # who makes the store sees to it that all of it fits
+        return math.inf  # the data source has checked that all pictures fit
 
     def read(self, index: int) -> bytes:
         file, group, row = self.places[index].tolist()
@@ -117,17 +122,17 @@ class RowGroups(Store):
         if self._of_process is None or self._of_process.pid != os.getpid():
             self._of_process = _OfProcess(os.getpid())
         held = self._of_process.groups
-        found, used = held.get((file, group), (None, 0.0))
+        pictures, used = held.get((file, group), (None, 0.0))
         now = time.monotonic()
-        if found is None:
-            found = self._unpacked(file, group, self._of_process.unpacking)
-            held[file, group] = found, now
+        if pictures is None:
+            pictures = self._unpacked(file, group, self._of_process.unpacking)
+            held[file, group] = pictures, now
             while len(held) > OPEN:
                 held.popitem(last=False)
         elif now - used > SAID_EVERY:
             self.cache.used(self._key(file, group))
-            held[file, group] = found, now
-        return found
+            held[file, group] = pictures, now
+        return pictures
 
     def _key(self, file: int, group: int) -> str:
         return "\n".join([self.root, self.paths[file], *self.marks[file], str(group), self.column])
@@ -169,7 +174,7 @@ class RowGroups(Store):
             raise self._unusable(error) from None
 
     def _batches(self, file: int, group: int) -> Iterator[pa.Array]:
-        """A row group's pictures. Its rows may be more bytes than one array of them can hold."""
+        """A row group's pictures in batches: all of them may be more bytes than one array can hold."""
         try:
             with opened(self.storage, self.paths[file]) as parquet:
                 for batch in parquet.iter_batches(ROWS, row_groups=[group], columns=[self.column]):
@@ -182,6 +187,6 @@ class RowGroups(Store):
 def _mapped(path: Path) -> pa.ChunkedArray:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["picture"]
-    except pa.ArrowInvalid:  # the machine went down before all of it was written
+    except pa.ArrowInvalid:  # the machine stopped before the file was complete
         path.unlink()
         raise FileNotFoundError(path) from None

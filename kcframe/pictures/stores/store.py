@@ -1,4 +1,4 @@
-"""Where the bytes of a set's pictures are, and how they are fetched: patiently, by many threads."""
+"""Where the bytes of pictures are stored, and how they are read: with retries, by many threads at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kcframe.storage.remote import PAUSES, patiently, storage_options
 
 
 class Place(NamedTuple):
-    """A file's path in its storage, and which of its bytes: [start, end), or all of them."""
+    """A file's path in its storage, and the range [start, end) of its bytes; None: all of them."""
 
     path: str
     start: int | None = None
@@ -21,10 +21,10 @@ class Place(NamedTuple):
 
 
 class Store(ABC):
-    """The bytes of n pictures, by number. It travels to other processes, which open their own connections."""
+    """The bytes of n pictures, by index. Can be pickled; each process opens its own connections."""
 
     def __init__(self, root: str, anonymous: bool = False):
-        """root: a URL whose storage has the files."""
+        """root: a URL of the storage that has the files."""
         self.root, self.anonymous = root, anonymous
         self.remote = "://" in root and not root.startswith("file://")
         self._opened: tuple[int, fsspec.AbstractFileSystem] | None = None
@@ -34,35 +34,35 @@ class Store(ABC):
 
     @property
     def storage(self) -> fsspec.AbstractFileSystem:
-        """This process's: connections do not survive a fork."""
+        """The filesystem of this process: connections do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            found, _ = fsspec.url_to_fs(self.root, **storage_options(self.root, self.anonymous))
-            self._opened = (os.getpid(), found)
+            storage, _ = fsspec.url_to_fs(self.root, **storage_options(self.root, self.anonymous))
+            self._opened = (os.getpid(), storage)
         return self._opened[1]
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call a picture."""
+        """A picture's name for people."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """A picture's file. FileNotFoundError if there is none; else what the storage raises."""
+        """A picture's bytes. Raises FileNotFoundError if the file is missing, or the storage's error."""
 
     @abstractmethod
     def size(self, index: int) -> int:
-        """How many bytes it has where it lies, asking the storage if need be. Raises as `read`."""
+        """Bytes that the storage sends for a picture; may ask the storage. Raises the errors of `read`."""
 
     requests: float = 1.0
-    """To the storage, for a picture."""
+    """Mean number of requests to the storage per picture."""
 
     @property
     @abstractmethod
     def room(self) -> float:
-        """Bytes of pictures that stay on this machine once they have been read, of all splits together."""
+        """Bytes of pictures, over all splits, that this machine keeps after it has read them once."""
 
 
 class PlacedStore(Store):
-    """Each picture is a file, or some consecutive bytes of one."""
+    """A store in which each picture is a file, or a range of bytes of one."""
 
     def __init__(self, root: str, anonymous: bool = False, cache: DiskCache | None = None):
         super().__init__(root, anonymous)
@@ -70,7 +70,7 @@ class PlacedStore(Store):
 
     @abstractmethod
     def place(self, index: int) -> Place:
-        """Where a picture is. FileNotFoundError if that is known to be nowhere."""
+        """Where a picture is. Raises FileNotFoundError if it is already clear that there is none."""
 
     def read(self, index: int) -> bytes:
         place = self.place(index)
@@ -82,7 +82,7 @@ class PlacedStore(Store):
     def _fetch(self, place: Place) -> bytes:
         path, start, end = place
         if start is not None and start == end:
-            return b""  # a range of no bytes is no range: S3 would send the whole file
+            return b""  # S3 sends the whole file for an empty range
         pauses = PAUSES if self.remote else ()
         return patiently(lambda: self.storage.cat_file(path, start=start, end=end), pauses)
 

@@ -1,7 +1,7 @@
-"""Tar shards, read from the middle: they are listed once, then each picture is one read of its bytes.
+"""Pictures in tar shards, in any order: each shard is listed once, then each picture is one ranged read.
 
-So the order of an epoch is as free as with single files, and no shuffle buffer stands between; libraries that
-stream shards (webdataset) tie the order to the shards, and a resumed run to their state.
+So an epoch is shuffled as freely as with single files, without a shuffle buffer. Libraries that stream shards
+(webdataset) bind the order to the shards, and a resumed run to the state of the stream.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ from filelock import FileLock
 
 from kcframe.errors import DataError
 from kcframe.pictures.stores.disk_cache import DiskCache
-from kcframe.pictures.stores.files import Found
+from kcframe.pictures.stores.files import StorageFiles
 from kcframe.pictures.stores.store import Place, PlacedStore
 from kcframe.storage.remote import PAUSES_AT_FIRST, explained, marks_of, patiently
 from kcframe.storage.writing import replacing
 
-AT_ONCE = 16  # shards that are listed side by side
-BLOCK = 2**22  # bytes that are fetched together while one is listed
-FORMAT = "2"  # of the kept lists
+AT_ONCE = 16  # shards that are listed in parallel
+BLOCK = 2**22  # bytes per request while a shard is listed
+FORMAT = "2"  # version of the cached lists
 BLOCK_OF_TAR = 512
-SMALL = 2**20  # bytes of a member that is read while the shard is listed
+SMALL = 2**20  # most bytes of a label member, which is read while the shard is listed
 GZIP = b"\x1f\x8b"
 
 
-def list_members(shards: Found, texts: Sequence[str], cache: str | None) -> pa.Table:
-    """What is in some shards: name (string), shard (int32), start and size (int64), and text (binary): the
-    content of members with one of the endings `texts`, else null.
+def list_members(shards: StorageFiles, texts: Sequence[str], cache: str | None) -> pa.Table:
+    """A table of all members of the shards.
 
-    cache: folder that keeps the lists; a shard that has changed is listed anew. DataError, naming the shard,
-    if one is no tar file.
+    Columns: name (string), shard (int32), start and size in bytes (int64), and text (binary), the content of
+    members with one of the endings `texts`, else null.
+
+    cache: folder for the lists, or None; a shard that has changed is listed again. Raises DataError, naming
+    the shard, if one is no tar file.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         numbered = range(len(shards.paths))
-        tables = list(pool.map(lambda number: _kept(shards, number, texts, cache), numbered))
+        tables = list(pool.map(lambda number: _cached_table(shards, number, texts, cache), numbered))
     numbers = [pa.array(np.full(len(table), number, np.int32)) for number, table in enumerate(tables)]
     return pa.concat_tables(
         [table.append_column("shard", column) for table, column in zip(tables, numbers, strict=True)]
@@ -50,11 +52,11 @@ def list_members(shards: Found, texts: Sequence[str], cache: str | None) -> pa.T
 
 
 def ending_of(name: str) -> str:
-    """What comes after the first dot of a member's name, in small letters: `a/b.seg.png` -> `seg.png`."""
+    """The part of a member's name after its first dot, in lower case: `a/b.seg.png` -> `seg.png`."""
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
-def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -> pa.Table:
+def _cached_table(shards: StorageFiles, number: int, texts: Sequence[str], cache: str | None) -> pa.Table:
     path, url = shards.paths[number], shards.urls[number]
 
     def ask(action: Callable[[], Any]) -> Any:
@@ -71,13 +73,13 @@ def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -
     about = "\n".join([FORMAT, url, path, *texts, *marks_of(info)])
     key = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()
     file = Path(cache).expanduser() / "tar" / f"{key[:40]}.arrow"
-    if (table := _read_kept(file)) is not None:
+    if (table := _read_cached(file)) is not None:
         return table
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # The processes of a fresh machine start together: one lists a shard, the others wait for it.
+        # All processes of a machine start together: one lists a shard, the others wait for it.
         with FileLock(file.with_suffix(".lock")):
-            if (table := _read_kept(file)) is not None:
+            if (table := _read_cached(file)) is not None:
                 return table
             table = ask(lambda: _listed(shards, path, url, texts))
             with replacing(file) as part:
@@ -90,15 +92,15 @@ def _kept(shards: Found, number: int, texts: Sequence[str], cache: str | None) -
     return table
 
 
-def _read_kept(file: Path) -> pa.Table | None:
-    """None if it is not there yet, or damaged."""
+def _read_cached(file: Path) -> pa.Table | None:
+    """A cached list; None if there is none, or it is damaged."""
     try:
         return feather.read_table(file)
     except (OSError, pa.ArrowInvalid):
         return None
 
 
-def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Table:
+def _listed(shards: StorageFiles, path: str, url: str, texts: Sequence[str]) -> pa.Table:
     names, starts, sizes, contents = [], [], [], []
     with shards.storage.open(path, "rb", block_size=BLOCK, cache_type="readahead") as stream:
         if stream.read(2) == GZIP:
@@ -110,7 +112,7 @@ def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Tabl
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    archive.members = []  # else it keeps all of them
+                    archive.members = []  # otherwise tarfile keeps all of them in memory
                     if not member.isreg():
                         continue
                     names.append(member.name)
@@ -125,7 +127,7 @@ def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Tabl
                 following = archive.offset
         except tarfile.TarError as error:
             raise DataError(f"{url}: no tar file, or damaged: {error}") from None
-        # tarfile takes a header that it cannot read for the end.
+        # tarfile treats a header that it cannot read as the end of the archive.
         stream.seek(following)
         if stream.read(BLOCK_OF_TAR) != bytes(BLOCK_OF_TAR):
             raise DataError(
@@ -142,17 +144,17 @@ def _listed(shards: Found, path: str, url: str, texts: Sequence[str]) -> pa.Tabl
 
 
 class TarMembers(PlacedStore):
-    """Pictures that are members of shards."""
+    """Pictures that are members of tar shards."""
 
     def __init__(
         self,
-        shards: Found,
+        shards: StorageFiles,
         names: pa.Array,
         places: np.ndarray,
         anonymous: bool = False,
         cache: DiskCache | None = None,
     ):
-        """names: of n pictures. places: int64 [n, 3]: shard (-1: the picture is in none), start, size."""
+        """names: of n pictures. places: int64 [n, 3]: shard (-1: the picture is in no shard), start, size."""
         super().__init__(shards.root, anonymous, cache)
         self.paths, self.urls, self.names, self.places = shards.paths, shards.urls, names, places
 
@@ -168,9 +170,9 @@ class TarMembers(PlacedStore):
 
 
 def places_of(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """What `TarMembers` takes, of some rows (int64 [n]) of `list_members`' table; -1 is in no shard."""
+    """The `places` of `TarMembers` for rows (int64 [n]) of `list_members`' table; row -1: in no shard."""
     columns = [table[name].combine_chunks().to_numpy() for name in ("shard", "start", "size")]
-    found = np.stack([column.astype(np.int64) for column in columns], 1)
-    if not len(found):
+    places = np.stack([column.astype(np.int64) for column in columns], 1)
+    if not len(places):
         return np.full((len(rows), 3), -1)
-    return np.where(rows[:, None] >= 0, found[rows], -1)
+    return np.where(rows[:, None] >= 0, places[rows], -1)

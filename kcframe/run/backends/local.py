@@ -20,7 +20,7 @@ class LocalBackend(Backend):
 
     def run(self, stages: Sequence[Stage], recipe: Recipe, run_dir: RunDir, observer: RunObserver) -> None:
         world = World(device=choose_device(recipe.execution.device))
-        failures: dict[str, TrainingError] = {}
+        failures: dict[str, str] = {}
         out_of_reach: set[str] = set()  # folders of stages that failed, or need one that did
         for stage in stages:
             if not out_of_reach.isdisjoint(stage.needs):
@@ -29,16 +29,16 @@ class LocalBackend(Backend):
             try:
                 stage.run(Context.build(recipe, run_dir, world, observer.begin(stage)))
             except TrainingError as error:
-                failures[str(stage)] = error
+                if len(stages) == 1:
+                    raise
+                # Not the error itself, which holds on to all that the stage had in memory.
+                failures[str(stage)] = str(error)
                 out_of_reach.add(stage.folder)
                 observer.say(str(error))
             else:
                 observer.end(stage)
         if failures:
-            if len(stages) == 1:
-                raise next(iter(failures.values()))
-            reasons = {name: str(error) for name, error in failures.items()}
-            raise TrainingError(stages_failed(reasons, len(stages), len(out_of_reach) - len(failures)))
+            raise TrainingError(stages_failed(failures, len(stages), len(out_of_reach) - len(failures)))
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""Which characters a vertical has, what they are called, and what they are kinds of."""
+"""Assigns characters to verticals; class names and parent classes of characters."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CATEGORIES = {
     "So": "other symbols",
 }
 
-# Controls and line ends, on some of which layout engines fail; and what has no drawing of its own.
+# Controls and line ends (layout engines fail on some of them), and characters without a shape.
 UNDRAWABLE = ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 FIRST_RADICAL, RADICALS = 0x2F00, 214  # the KangXi radicals as characters
 UNIFIED = range(0x4E00, 0x9FA6)  # CJK Unified Ideographs of Unicode 1.1, in the order of KangXi's radicals
-SYLLABLES = range(0xAC00, 0xD7A4)  # of Hangul
+SYLLABLES = range(0xAC00, 0xD7A4)  # Hangul syllables
 
 
 def class_name(code: int) -> str:
@@ -45,17 +45,17 @@ def class_name(code: int) -> str:
 
 
 def assign(verticals: Mapping[str, GlyphVertical], codes: Sequence[int]) -> dict[str, list[int]]:
-    """Each code point goes to the first vertical that asks for it, or for its block or script."""
+    """Assigns each code point to the first vertical that names it, its block or its script."""
     from fontTools import unicodedata as tables
 
     blocks: dict[str, str] = {}
     scripts: dict[str, str] = {}
-    known = (
+    name_kinds = (
         (blocks, "block", set(tables.Blocks.VALUES)),
         (scripts, "script", set(tables.Scripts.NAMES)),
     )
     for vertical, wanted in verticals.items():
-        for owners, kind, names in known:
+        for owners, kind, names in name_kinds:
             for name in getattr(wanted, f"{kind}s"):
                 if name not in names:
                     raise DataError(
@@ -63,7 +63,7 @@ def assign(verticals: Mapping[str, GlyphVertical], codes: Sequence[int]) -> dict
                         f"{did_you_mean(name, names)}"
                     )
                 owners.setdefault(name, vertical)
-    ranges = [(name, first, last) for name, own in verticals.items() for first, last in own.ranges()]
+    ranges = [(name, first, last) for name, spec in verticals.items() for first, last in spec.ranges()]
     members: dict[str, list[int]] = {vertical: [] for vertical in verticals}
     order = {vertical: place for place, vertical in enumerate(members)}
     for code in codes:
@@ -76,8 +76,11 @@ def assign(verticals: Mapping[str, GlyphVertical], codes: Sequence[int]) -> dict
 
 
 def build_taxonomy(members: Mapping[str, Sequence[int]], with_parents: bool) -> Taxonomy:
-    """Characters, and as parents what splits a vertical into parts: block, general category, radical of an
-    ideograph, first letter of a Hangul syllable."""
+    """A taxonomy with a class per character.
+
+    with_parents: add a parent class for each group of characters that is a part of its vertical: block,
+    general category, radical of an ideograph, first letter of a Hangul syllable.
+    """
     verticals = {vertical: [class_name(code) for code in codes] for vertical, codes in members.items()}
     parents: dict[str, list[str]] = {}
     for vertical, codes in members.items() if with_parents else ():
@@ -85,10 +88,10 @@ def build_taxonomy(members: Mapping[str, Sequence[int]], with_parents: bool) -> 
         for code in codes:
             for kind in _kinds(code):
                 groups.setdefault(f"{vertical}: {kind}", []).append(code)
-        for group, own in groups.items():
-            if 2 <= len(own) < len(codes):
+        for group, group_codes in groups.items():
+            if 2 <= len(group_codes) < len(codes):
                 verticals[vertical].append(group)
-                for code in own:
+                for code in group_codes:
                     parents.setdefault(class_name(code), []).append(group)
     return Taxonomy.build(verticals, parents)
 
@@ -108,5 +111,5 @@ def _kinds(code: int) -> Iterator[str]:
 
 @cache
 def _radicals() -> list[int]:
-    """The ideograph that each of KangXi's 214 radicals is, ascending: there its part of UNIFIED begins."""
+    """The ideographs of KangXi's 214 radicals, ascending: each begins its radical's part of UNIFIED."""
     return [ord(unicodedata.normalize("NFKC", chr(FIRST_RADICAL + number))) for number in range(RADICALS)]

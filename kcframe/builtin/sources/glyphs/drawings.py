@@ -1,4 +1,4 @@
-"""Which drawings of which characters there are, and which of them are held out.
+"""Draws the characters, and decides which drawings are held out for the test split.
 
 n drawings, C x C pixels each.
 """
@@ -22,7 +22,7 @@ from kcframe.builtin.sources.glyphs.options import GlyphsOptions
 from kcframe.errors import DataError
 from kcframe.interfaces.toolkit.randomness import mix
 
-MISSING = 0x10FFFF  # is no character: a font that draws it draws its box for what it lacks
+MISSING = 0x10FFFF  # not a character: a font draws its box for missing characters
 
 Drawn = dict[str, np.ndarray]
 """Face -> its drawing of a character."""
@@ -30,8 +30,11 @@ Drawn = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Rows:
-    """The p pictures of a split, in order. codes: code points. faces: places among the split's faces.
-    drawings: which of the n. All int64 [p]."""
+    """The p pictures of a split, in order.
+
+    codes: code points. faces: indices into the split's faces. drawings: indices of the n drawings. All int64
+    [p].
+    """
 
     codes: np.ndarray
     faces: np.ndarray
@@ -40,11 +43,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the drawings are, without their pixels.
+    """A description of all drawings, without their pixels.
 
     verticals: name -> code points. faces: split -> names. rows: split -> pictures. views: code points whose
-    test pictures are drawings that training has, too. fonts: face -> SHA-256 of its file. counts: of what was
-    left out, and why.
+    test pictures are drawings that training uses, too. fonts: face -> SHA-256 of its file. counts: reason ->
+    number of characters or drawings that are left out for it.
     """
 
     verticals: dict[str, list[int]]
@@ -56,12 +59,12 @@ class Plan:
 
 
 def draw_all(options: GlyphsOptions, canvas: int, out: BinaryIO) -> Plan:
-    """Draw all characters of the verticals. canvas: C. out: gets the pixels, uint8 [n, C, C].
+    """Draws all characters of the verticals and writes the pixels, uint8 [n, C, C], to `out`. canvas: C.
 
-    DataError if fonts, faces or the characters of a vertical are missing.
+    Raises DataError if fonts, faces or the characters of a vertical are missing.
     """
     faces = find_faces(options.fonts)
-    # With whole faces held out, as ever: figures were published for these drawings.
+    # With whole faces held out the layout stays as it was: there are published figures for these drawings.
     fonts = {name: face.at(canvas, basic=options.held_out == "drawings") for name, face in faces.items()}
     how = _Faces(options, fonts) if options.held_out == "faces" else _Drawings(options, fonts, canvas)
     verticals: dict[str, list[int]] = {}
@@ -90,32 +93,32 @@ def draw_all(options: GlyphsOptions, canvas: int, out: BinaryIO) -> Plan:
                 place[face] = n
                 out.write(drawn[face].tobytes())
                 n += 1
-            for split, own in zip(rows, (chosen.train, chosen.test), strict=True):
-                rows[split] += [(code, how.faces[split].index(face), place[face]) for face in own]
+            for split, drawings in zip(rows, (chosen.train, chosen.test), strict=True):
+                rows[split] += [(code, how.faces[split].index(face), place[face]) for face in drawings]
             if chosen.train.keys() & chosen.test.keys():
                 views.append(code)
         if not members:
             raise DataError(f"vertical '{vertical}' has no character with {how.enough} in the given fonts")
         verticals[vertical] = sorted(members) if options.which == "mixed" else list(members)
-    how.counts["characters"] = len({code for own in verticals.values() for code in own})
-    arrays = {split: np.array(own, np.int64).T for split, own in rows.items()}
+    how.counts["characters"] = len({code for codes in verticals.values() for code in codes})
+    arrays = {split: np.array(split_rows, np.int64).T for split, split_rows in rows.items()}
     checksums = {name: face.checksum() for name, face in faces.items()}
     return Plan(
-        verticals,
-        how.faces,
-        {split: Rows(*columns) for split, columns in arrays.items()},
-        views,
-        checksums,
-        dict(how.counts),
+        verticals=verticals,
+        faces=how.faces,
+        rows={split: Rows(*columns) for split, columns in arrays.items()},
+        views=views,
+        fonts=checksums,
+        counts=dict(how.counts),
     )
 
 
 def _in_enough_files(options: GlyphsOptions, faces: Mapping[str, Face], counts: Counter[str]) -> list[int]:
-    """The code points, ascending, that `min_files` font files have."""
+    """The code points, ascending, that at least `min_files` font files have."""
     files: defaultdict[str, set[int]] = defaultdict(set)
     for face in faces.values():
         files[str(face.path.resolve())] |= face.characters
-    having = Counter(code for own in files.values() for code in own)
+    having = Counter(code for codes in files.values() for code in codes)
     enough = sorted(code for code, count in having.items() if count >= options.min_files)
     if len(enough) < len(having):
         counts["in too few font files"] = len(having) - len(enough)
@@ -123,14 +126,14 @@ def _in_enough_files(options: GlyphsOptions, faces: Mapping[str, Face], counts: 
 
 
 class Chosen(NamedTuple):
-    """A character's drawings to learn from and to be measured on. In both: as views, augmented otherwise."""
+    """A character's train and test drawings. A drawing in both is augmented differently in each."""
 
     train: Drawn
     test: Drawn
 
 
 class _Chooser(ABC):
-    """Says of each character, in the order of the verticals, what is done with its drawings."""
+    """Decides for each character, in the order of the verticals, how its drawings are used."""
 
     def __init__(self, options: GlyphsOptions, fonts: Mapping[str, FreeTypeFont]):
         self.options, self.counts = options, Counter[str]()
@@ -141,15 +144,15 @@ class _Chooser(ABC):
     @property
     @abstractmethod
     def enough(self) -> str:
-        """What a character must have, in words."""
+        """The condition for a character, as words for an error message."""
 
     @abstractmethod
     def choose(self, code: int, drawn: Drawn) -> Chosen | int | None:
-        """Drawings; or a code point before it that it is one class with; None: it is no class."""
+        """The character's drawings; or an earlier code point of the same class; or None: it is no class."""
 
 
 class _Faces(_Chooser):
-    """Whole faces are held out."""
+    """Holds out whole faces."""
 
     def __init__(self, options: GlyphsOptions, fonts: Mapping[str, FreeTypeFont]):
         super().__init__(options, fonts)
@@ -191,14 +194,14 @@ class _Faces(_Chooser):
 
 
 class _Drawings(_Chooser):
-    """Of each character one drawing is held out, if it has enough different ones."""
+    """Holds out one drawing of each character that has enough different drawings."""
 
     def __init__(self, options: GlyphsOptions, fonts: Mapping[str, FreeTypeFont], canvas: int):
         super().__init__(options, fonts)
-        # What a font draws for any character that it lacks is no character's.
+        # The box that a font draws for missing characters belongs to no character.
         boxes = [draw(font, MISSING, canvas) for font in fonts.values()]
         self._owner: dict[bytes, int | None] = dict.fromkeys(map(_digest, boxes))
-        """Of each drawing seen so far, kept or not: the first character that has it."""
+        """Digest of each drawing so far, used or not -> the first character that has it; None: the box."""
 
     @property
     def enough(self) -> str:
@@ -228,7 +231,7 @@ class _Drawings(_Chooser):
         if len(different) < options.min_train_faces:
             counts["no drawing of their own" if not different else "too few drawings of their own"] += 1
             return None
-        # All of them, so that a later character that looks alike cannot be trained on one that this one has.
+        # Register all of them: a later character that looks the same must not use any of these drawings.
         self._owner.update(dict.fromkeys(digests, code))
         if options.max_drawings:
             counts["drawings: more than max_drawings"] += max(len(different) - options.max_drawings, 0)
@@ -241,7 +244,7 @@ class _Drawings(_Chooser):
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    """0 (alike) to 1 and more (nothing in common): a share of the ink of the one that has more."""
+    """The difference, as a share of the ink of the drawing that has more: 0 (the same) to 2."""
     apart = np.abs(one.astype(np.int16) - other).sum()
     return float(apart) / float(max(one.sum(dtype=np.int64), other.sum(dtype=np.int64)))
 

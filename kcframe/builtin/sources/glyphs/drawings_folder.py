@@ -1,5 +1,5 @@
-"""Drawings in a folder: `drawings.npy`, which every process reads where it lies, and `manifest.json`, which
-says what they are."""
+"""Stores drawings in a folder: pixels in `drawings.npy`, which processes map into memory, and a description
+of them in `manifest.json`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from kcframe.storage.writing import replacing
 MANIFEST, PIXELS = "manifest.json", "drawings.npy"
 FORMAT = 2
 ANEW = f"remove {PIXELS} and {MANIFEST} there to draw anew"
-NO_EFFECT = {"drawings", "views", "augmentation", "parents"}  # on which drawings there are
+NO_EFFECT = {"drawings", "views", "augmentation", "parents"}  # options that do not change the drawings
 
 
 def drawings(options: GlyphsOptions, canvas: int) -> tuple[Plan, np.ndarray]:
-    """What the drawings are, and their pixels, uint8 [n, canvas, canvas]: drawn now, or read from the
-    options' folder, where they are drawn first if it has none. DataError if it has others."""
+    """(plan, pixels uint8 [n, canvas, canvas]): drawn now, or read from the folder that the options name.
+
+    A folder without drawings is filled first. Raises DataError if the folder has drawings of other options.
+    """
     if options.drawings is None:
         out = io.BytesIO()
         plan = draw_all(options, canvas, out)
@@ -47,18 +49,20 @@ def drawings(options: GlyphsOptions, canvas: int) -> tuple[Plan, np.ndarray]:
 
 
 def checksum(plan: Plan) -> str:
-    """Of characters, verticals, faces, fonts and split: the same wherever the fonts are the same."""
-    said = {name: value for name, value in _plain(plan).items() if name != "counts"}
-    said["verticals"] = list(said["verticals"].items())  # their order is that of the classes
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    """Checksum of characters, verticals, faces, fonts and splits. Equal fonts give equal checksums."""
+    content = {name: value for name, value in _plain(plan).items() if name != "counts"}
+    content["verticals"] = list(
+        content["verticals"].items()
+    )  # a list keeps the order, which is the order of the classes
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _write(folder: Path, options: GlyphsOptions, canvas: int) -> None:
-    for left in folder.glob(f".{PIXELS}.*.part"):  # by a process that was killed
+    for left in folder.glob(f".{PIXELS}.*.part"):  # left over from a process that was killed
         left.unlink(missing_ok=True)
     with replacing(folder / PIXELS) as part:
         with part.open("wb+") as out:
-            # The header of a file whose length is not known yet is as long as that of a very long one.
+            # The length is not known yet: reserve the header of a very long file.
             _header(out, 2**40, canvas)
             start = out.tell()
             plan = draw_all(options, canvas, out)
@@ -114,7 +118,9 @@ def _read(folder: Path, options: GlyphsOptions, canvas: int) -> tuple[Plan, np.n
 
 def _deciding(options: GlyphsOptions) -> dict[str, Any]:
     deciding = options.model_dump(mode="json", exclude=NO_EFFECT)
-    return deciding | {"verticals": list(map(list, deciding["verticals"].items()))}  # the first takes it
+    return deciding | {
+        "verticals": list(map(list, deciding["verticals"].items()))
+    }  # a list keeps the order: the first vertical gets a character
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
@@ -133,15 +139,15 @@ def _plain(plan: Plan) -> dict[str, Any]:
 
 def _of_plain(about: dict[str, Any]) -> Plan:
     return Plan(
-        {name: [ord(c) for c in text] for name, text in about["verticals"].items()},
-        about["faces"],
-        {
+        verticals={name: [ord(c) for c in text] for name, text in about["verticals"].items()},
+        faces=about["faces"],
+        rows={
             split: Rows(**{name: np.array(column, np.int64) for name, column in rows.items()})
             for split, rows in about["rows"].items()
         },
-        [ord(c) for c in about["views"]],
-        about["fonts"],
-        about["counts"],
+        views=[ord(c) for c in about["views"]],
+        fonts=about["fonts"],
+        counts=about["counts"],
     )
 
 

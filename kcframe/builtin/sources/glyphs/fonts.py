@@ -19,14 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kcframe.errors import DataError, did_you_mean
 
-EM = 0.62  # of the canvas: the font size
-BASELINE = 0.68  # of the canvas: characters keep their height above the line, as ' and , do
+EM = 0.62  # font size, as a share of the canvas
+BASELINE = 0.68  # height of the baseline, as a share of the canvas; ' and , differ by their height above it
 NUMBER = re.compile(r"^(?P<file>.*\.(?:ttc|otc))#(?P<number>\d+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Face:
-    """name: of the font file, without folder and ending; in a collection, with `#` and the face's number."""
+    """A face of a font file.
+
+    name: the file's name without folder and ending; in a collection, followed by `#` and the face's number.
+    """
 
     name: str
     path: Path
@@ -34,10 +37,10 @@ class Face:
 
     @cached_property
     def characters(self) -> frozenset[int]:
-        """Code points that it says it draws. DataError if it is no font."""
+        """Code points that the font has, by its own table. Raises DataError if the file is no font."""
         from fontTools.ttLib import TTFont
 
-        # It complains of glyphs' names, which nobody asks for.
+        # fontTools warns of glyph names, which are not used here.
         logging.getLogger("fontTools").setLevel(logging.CRITICAL)
         try:
             with TTFont(self.path, lazy=True, fontNumber=self.number) as font:
@@ -46,8 +49,10 @@ class Face:
             raise _unreadable(self.path, error) from None
 
     def at(self, canvas: int, basic: bool = False) -> ImageFont.FreeTypeFont:
-        """For pictures of this side, in pixels. basic: the same layout on every machine, whether Pillow finds
-        a library for complex layout or not."""
+        """The font at the size for a canvas of this side, in pixels.
+
+        basic: use the same layout on every machine, even if Pillow finds a library for complex layout.
+        """
         engine, size = ImageFont.Layout.BASIC if basic else None, round(canvas * EM)
         try:
             return ImageFont.truetype(str(self.path), size, index=self.number, layout_engine=engine)
@@ -61,13 +66,13 @@ class Face:
 
 
 def find_faces(patterns: Sequence[str]) -> dict[str, Face]:
-    """Name -> face, in the order of the patterns and then of names, each once.
+    """Name -> face, in the order of the patterns and then of names, without duplicates.
 
-    A pattern is a path or glob, `matplotlib:GLOB` among the fonts that matplotlib ships, or
-    `fontconfig:PATTERN`, what `fc-list PATTERN` lists; `#N` behind a collection (.ttc) is that face alone.
-    DataError if a pattern has none, or if two files are called alike.
+    A pattern is a path or glob, `matplotlib:GLOB` (fonts that matplotlib ships), or `fontconfig:PATTERN` (the
+    fonts that `fc-list PATTERN` lists). `#N` after a collection (.ttc) selects that face alone. Raises
+    DataError if a pattern matches nothing, or if two files have the same name.
     """
-    found: dict[str, Face] = {}
+    faces: dict[str, Face] = {}
     for pattern in patterns:
         files, number = pattern, None
         if matched := NUMBER.match(pattern):
@@ -79,13 +84,13 @@ def find_faces(patterns: Sequence[str]) -> dict[str, Face]:
             )
         for path in paths:
             for face in _faces(path, number):
-                other = found.setdefault(face.name, face)
+                other = faces.setdefault(face.name, face)
                 if other.path.resolve() != face.path.resolve():
                     raise DataError(
                         f"data.options.fonts: {other.path} and {face.path} have one name, which faces are "
                         "told apart by; leave one out"
                     )
-    return found
+    return faces
 
 
 def _font_files(pattern: str) -> list[Path]:
@@ -96,7 +101,7 @@ def _font_files(pattern: str) -> list[Path]:
 
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         paths = folder.glob(pattern.removeprefix("matplotlib:"))
-        # The display faces hold two dozen characters each.
+        # The display faces have only two dozen characters each.
         return _in_order(path for path in paths if "Display" not in path.stem)
     path = Path(pattern).expanduser()
     # Some fonts have brackets in their names: NotoSans[wght].ttf.
@@ -104,7 +109,7 @@ def _font_files(pattern: str) -> list[Path]:
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    """By name, whatever folders a machine keeps them in."""
+    """Sorted by file name, so that the order does not depend on a machine's folders."""
     return sorted(set(paths), key=lambda path: (path.name, path))
 
 
@@ -135,7 +140,7 @@ def _faces(path: Path, number: int | None) -> list[Face]:
     if number is not None and number >= count:
         raise DataError(f"data.options.fonts: {path}: it has {count} faces, from #0 on: no #{number}")
     numbers = range(count) if number is None else [number]
-    return [Face(f"{path.stem}#{each}", path, each) for each in numbers]
+    return [Face(f"{path.stem}#{face}", path, face) for face in numbers]
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -143,14 +148,14 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def check_faces(names: Sequence[str], faces: dict[str, Any], option: str) -> None:
-    """DataError if a name is no face's."""
+    """Raises DataError for a name that is not a face."""
     for name in names:
         if name not in faces:
             raise DataError(f"{option}: no face '{name}'; {did_you_mean(name, faces)}")
 
 
 def draw(font: ImageFont.FreeTypeFont, code: int, canvas: int) -> np.ndarray:
-    """uint8 [canvas, canvas]: white on black, its advance centred, on a fixed baseline."""
+    """uint8 [canvas, canvas]: white on black, centred by its advance width, on a fixed baseline."""
     image = Image.new("L", (canvas, canvas))
     character = chr(code)
     try:

@@ -12,7 +12,7 @@ RANGE = r"^[0-9A-Fa-f]{4,6}(-[0-9A-Fa-f]{4,6})?$"
 
 
 class GlyphVertical(PluginOptions):
-    """Which characters make up a vertical; what several verticals ask for goes to the first."""
+    """The characters of a vertical. A character that several verticals name belongs to the first of them."""
 
     blocks: tuple[str, ...] = Field((), description="Unicode blocks, for example 'Greek and Coptic'")
     scripts: tuple[str, ...] = Field(
@@ -34,11 +34,11 @@ class GlyphVertical(PluginOptions):
     def ranges(self) -> list[tuple[int, int]]:
         """(first, last) code point of each of `codes`."""
         ends = [text.split("-") for text in self.codes]
-        return [(int(each[0], 16), int(each[-1], 16)) for each in ends]
+        return [(int(pair[0], 16), int(pair[-1], 16)) for pair in ends]
 
 
 class GlyphsOptions(PluginOptions):
-    """Characters as font faces draw them: a class is a character, a picture one face's drawing of it."""
+    """Characters drawn by font faces: a class is a character, a picture is one face's drawing of it."""
 
     fonts: tuple[str, ...] = Field(
         ("matplotlib:DejaVuSans*.ttf", "matplotlib:DejaVuSerif*.ttf"),

@@ -1,9 +1,9 @@
 """Data source `glyphs`.
 
-Verticals are scripts, blocks or code points, the variety of pictures comes from font faces. What is held out
-for testing are whole faces, or of each character one of its drawings. (Font families share drawings: an arrow
-of DejaVu Serif is DejaVu Sans's. A held-out drawing that training has too is no test of anything, and left
-out.)
+Verticals are scripts, blocks or code points; a class is a character; its pictures are drawings by several
+font faces. The test split consists of whole faces, or of one drawing per character. Font families share
+drawings: an arrow of DejaVu Serif is the same as in DejaVu Sans. A held-out drawing that training has, too,
+would test nothing and is left out.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from kcframe.interfaces.toolkit.randomness import image_keys, keyed_uniforms
 from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.taxonomy import Taxonomy
 
-CANVAS = 1.5  # drawings are kept this much larger than pictures, so that turning them costs no sharpness
-TEST_SEED = 2**32  # of the views that only the test split has: no recipe's seed
-TEST_STRENGTH = 1.0  # of their augmentation, whatever training's is, so that figures compare
+CANVAS = 1.5  # drawings are this much larger than pictures, so that they stay sharp when they are turned
+TEST_SEED = 2**32  # seed of the test split's own views; a recipe cannot have this seed
+TEST_STRENGTH = 1.0  # strength of their augmentation, fixed so that figures of different recipes compare
 
 
 class Glyphs(DataSource):
-    """Draws characters with FreeType (through Pillow) and keeps the drawings, in memory or in a folder."""
+    """Draws characters with FreeType (through Pillow) and stores the drawings in memory or in a folder."""
 
     name = "glyphs"
     Options = GlyphsOptions
@@ -40,7 +40,7 @@ class Glyphs(DataSource):
         super().__init__(options)
         self.channels, self.image_size = 1, options.image_size
         self.canvas = round(options.image_size * CANVAS)
-        # A photograph or screenshot of a character: all of it, white on black as it was drawn.
+        # For a photograph or screenshot of a character: the whole picture, white on black like the drawings.
         self.transform = Transform(channels=1, image_size=self.image_size, fit="pad", ground="dark")
         self._sets: dict[str, GlyphSet] = {}
 
@@ -61,14 +61,14 @@ class Glyphs(DataSource):
         plan = self._drawn[0]
         facts: dict[str, object] = {"checksum": checksum(plan)[:16]}
         if self.options.held_out == "faces":
-            facts["faces"] = {face: split for split, own in plan.faces.items() for face in own}
+            facts["faces"] = {face: split for split, faces in plan.faces.items() for face in faces}
         else:
             facts["faces"] = len(plan.fonts)
         return facts | plan.counts
 
 
 class GlyphSet(ImageSet):
-    """The drawings of one split, in training `views` times each."""
+    """The drawings of one split; in the train split each drawing is there `views` times."""
 
     def __init__(
         self, plan: Plan, pixels: np.ndarray, split: str, taxonomy: Taxonomy, options: GlyphsOptions
@@ -79,9 +79,9 @@ class GlyphSet(ImageSet):
         views = options.views if split == "train" else 1
         codes = np.unique(self.rows.codes)
         labels = [taxonomy.with_ancestors([taxonomy.class_id(class_name(code))]) for code in codes.tolist()]
-        own = np.searchsorted(codes, self.rows.codes).tolist()
-        self.labels = Labels.from_lists([labels[place] for place in own] * views)
-        # By faces, a validation face is never trained on either; by drawings, likewise a drawing.
+        places = np.searchsorted(codes, self.rows.codes).tolist()
+        self.labels = Labels.from_lists([labels[place] for place in places] * views)
+        # A validation split holds out whole faces, or all views of a drawing, like the test split.
         groups = self.rows.faces if options.held_out == "faces" else self.rows.drawings
         self._groups = torch.from_numpy(groups).repeat(views)
         self.unseen_views = None
@@ -89,9 +89,9 @@ class GlyphSet(ImageSet):
             self.unseen_views = torch.from_numpy(np.isin(self.rows.codes, plan.views))
 
     def __getstate__(self) -> dict:
-        """Another process of this machine opens the folder's file for itself."""
-        kept = self.pixels.filename if isinstance(self.pixels, np.memmap) else self.pixels
-        return self.__dict__ | {"pixels": kept}
+        """A process that unpickles this opens the folder's file again."""
+        pixels = self.pixels.filename if isinstance(self.pixels, np.memmap) else self.pixels
+        return self.__dict__ | {"pixels": pixels}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__ = state

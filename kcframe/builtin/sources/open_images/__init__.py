@@ -1,1 +1,1 @@
-"""Open Images: millions of pictures in object storage, thousands of classes, several labels an image."""
+"""Open Images: millions of pictures in object storage, thousands of classes, several labels per image."""

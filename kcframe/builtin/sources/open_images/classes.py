@@ -1,4 +1,4 @@
-"""Open Images' classes as a taxonomy: names, verticals, parents. N classes."""
+"""Builds the taxonomy of Open Images' classes: names, verticals and parents. N classes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kcframe.errors import DataError, did_you_mean
 from kcframe.taxonomy import Taxonomy
 
 Groups = tuple[dict[str, list[str]], dict[str, list[str]]]
-"""Verticals, and parents of classes; classes by MID."""
+"""(vertical -> classes, class -> parents); classes and parents are MIDs."""
 
 
 def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
-    """A vertical for each child of the root that has kinds of its own, called like it; and all parents.
+    """A vertical for each child of the root that has subclasses, with the child's name; and all parents.
 
-    names: MID -> name. The root itself is no class. A node that `names` does not know (the published files
-    have such) is no class either: its kinds belong to the next node above.
+    names: MID -> name. The root itself is no class. A node without an entry in `names` (the published files
+    have some) is no class either: its subclasses belong to the next node above.
     """
     find = _finder(names)
 
@@ -37,7 +37,7 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
         walk(top, None, members)
         if top.kinds and members:
             mid = find(top.name)
-            # Two tops of one name are one vertical.
+            # Two children of the root with the same name make one vertical.
             verticals.setdefault(names[mid] if mid else top.name, {}).update(members)
     return {name: list(members) for name, members in verticals.items()}, {
         child: list(above) for child, above in parents.items()
@@ -45,7 +45,7 @@ def groups_of_hierarchy(root: Node, names: Mapping[str, str]) -> Groups:
 
 
 def _finder(names: Mapping[str, str]) -> Callable[[str], str | None]:
-    """A MID or a class's name -> its MID; capitals count only where two names differ in nothing else."""
+    """Returns a function: MID or class name -> MID. Case matters only if two names differ in case alone."""
     exact = {name: mid for mid, name in names.items()}
     folded: dict[str, list[str]] = {}
     for mid, name in names.items():
@@ -60,8 +60,11 @@ def _finder(names: Mapping[str, str]) -> Callable[[str], str | None]:
     return find
 
 
-def groups_of_taxonomy(given: Taxonomy, names: Mapping[str, str], source: str) -> Groups:
-    """A user's taxonomy, whose classes are MIDs or names. DataError if one is neither."""
+def groups_of_taxonomy(taxonomy: Taxonomy, names: Mapping[str, str], source: str) -> Groups:
+    """The groups of a user's taxonomy, whose classes are MIDs or names.
+
+    source: of the taxonomy, for errors. Raises DataError if a class is neither a MID nor a name.
+    """
     find = _finder(names)
 
     def mid_of(name: str) -> str:
@@ -73,38 +76,38 @@ def groups_of_taxonomy(given: Taxonomy, names: Mapping[str, str], source: str) -
         )
 
     verticals = {
-        vertical: [mid_of(given.classes[c]) for c in given.vertical_classes(v)]
-        for v, vertical in enumerate(given.verticals)
+        vertical: [mid_of(taxonomy.classes[c]) for c in taxonomy.vertical_classes(v)]
+        for v, vertical in enumerate(taxonomy.verticals)
     }
     parents = {
-        mid_of(given.classes[child]): [mid_of(given.classes[p]) for p in above]
-        for child, above in given.parents.items()
+        mid_of(taxonomy.classes[child]): [mid_of(taxonomy.classes[p]) for p in above]
+        for child, above in taxonomy.parents.items()
     }
     return verticals, parents
 
 
 def build_taxonomy(
-    groups: Groups, names: Mapping[str, str], kept: Iterable[str], rest: str | None, source: str
+    groups: Groups, names: Mapping[str, str], mids: Iterable[str], rest: str | None, source: str
 ) -> Taxonomy:
-    """The taxonomy of the MIDs that are kept, by their names.
+    """The taxonomy of the classes `mids`, by their names.
 
-    A class whose parent is not kept becomes a kind of the next one above. rest: the vertical of classes in no
-    other; None leaves them out. source: of the groups, for errors. DataError if nothing is left, or if
-    classes are kinds of each other.
+    If a class's parent is not in `mids`, the next ancestor that is becomes its parent. rest: the vertical for
+    classes that are in no other; None leaves them out. source: of the groups, for errors. Raises DataError if
+    no class is left, or if the parents form a circle.
     """
     verticals, parents = groups
-    wanted = dict.fromkeys(kept)
-    found = {
+    wanted = dict.fromkeys(mids)
+    classes_of = {
         vertical: [names[mid] for mid in members if mid in wanted] for vertical, members in verticals.items()
     }
     placed = {mid for members in verticals.values() for mid in members}
     left = [names[mid] for mid in wanted if mid not in placed]
     if rest is not None and left:
-        found.setdefault(rest, []).extend(left)
-    found = {vertical: members for vertical, members in found.items() if members}
-    if not found:
+        classes_of.setdefault(rest, []).extend(left)
+    classes_of = {vertical: members for vertical, members in classes_of.items() if members}
+    if not classes_of:
         raise DataError("data.options: no class has enough training images (min_images) and a vertical")
-    inside = {name for members in found.values() for name in members}
+    inside = {name for members in classes_of.values() for name in members}
 
     def above(mid: str, seen: frozenset[str] = frozenset()) -> list[str]:
         nearest: dict[str, None] = {}
@@ -117,8 +120,8 @@ def build_taxonomy(
                 nearest |= dict.fromkeys(above(parent, seen | {parent}))
         return list(nearest)
 
-    kept_parents = {names[mid]: above(mid, frozenset({mid})) for mid in wanted if names[mid] in inside}
+    parents_of = {names[mid]: above(mid, frozenset({mid})) for mid in wanted if names[mid] in inside}
     try:
-        return Taxonomy.build(found, {name: list_ for name, list_ in kept_parents.items() if list_})
+        return Taxonomy.build(classes_of, {name: list_ for name, list_ in parents_of.items() if list_})
     except DataError as error:
         raise DataError(f"{source}: {error}") from None

@@ -1,6 +1,6 @@
-"""Open Images' own files: what they are called in each version, and what is in the small ones.
+"""Open Images' own files: their names in each version, and readers for the small ones.
 
-A MID is a class's name in them, such as /m/025fsf.
+A MID is the id of a class in these files, such as /m/025fsf.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ IMAGES = (
 
 
 class Metadata:
-    """The folder of metadata."""
+    """The folder with Open Images' CSV, TXT and JSON files. Errors are DataErrors that name the file."""
 
     def __init__(self, url: str, storage_options: dict[str, Any]):
         self.url = without_secrets(url).rstrip("/")
@@ -64,22 +64,22 @@ class Metadata:
         self.folder = folder.rstrip("/")
 
     def find(self, names: Sequence[str], **values: str) -> str | None:
-        """The first of `names` that is there, or None."""
+        """The first of `names` that exists, or None."""
         for name in (name.format(**values) for name in names):
             if self._ask(lambda name=name: is_there(self.storage, f"{self.folder}/{name}"), name):
                 return name
         return None
 
     def need(self, what: str, names: Sequence[str], **values: str) -> str:
-        """As `find`; DataError, saying what is there instead, if there is none."""
-        if (found := self.find(names, **values)) is not None:
-            return found
+        """Like `find`, but raises DataError if none exists. what: describes the files in the error."""
+        if (file := self.find(names, **values)) is not None:
+            return file
         looked = ", ".join(name.format(**values) for name in names)
-        said = f"{self.url}: no {what}: looked for {looked}"
-        if self.web:  # which lists no folders
-            raise DataError(said)
+        message = f"{self.url}: no {what}: looked for {looked}"
+        if self.web:  # folders cannot be listed over HTTP
+            raise DataError(message)
         listed = self._ask(self._listed, "")
-        raise DataError(f"{said}; {did_you_mean(names[0].format(**values), listed)}")
+        raise DataError(f"{message}; {did_you_mean(names[0].format(**values), listed)}")
 
     def _listed(self) -> list[str]:
         if not self.storage.isdir(self.folder):
@@ -92,11 +92,11 @@ class Metadata:
         return as_text(data, f"{self.url}/{name}")
 
     def open(self, name: str):
-        """A file to be read from its beginning to its end."""
+        """A file, opened for reading from its beginning to its end."""
         return self._ask(lambda: self.storage.open(f"{self.folder}/{name}", "rb"), name)
 
     def fingerprint(self, name: str) -> str:
-        """Changes when the file does."""
+        """A text that changes when the file does."""
         info = self._ask(lambda: self.storage.info(f"{self.folder}/{name}"), name)
         return "|".join([self.url, name, *marks_of(info)])
 
@@ -112,9 +112,9 @@ class Metadata:
 
 
 def read_descriptions(metadata: Metadata) -> dict[str, str]:
-    """MID -> name, each name once: two classes of the same description get their MIDs behind it."""
+    """MID -> unique name: classes with the same description get their MID appended."""
     name = metadata.need("class descriptions", DESCRIPTIONS)
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     reader = csv.reader(io.StringIO(metadata.read(name)))
     for row in _rows(reader, f"{metadata.url}/{name}"):
         if not row or row == ["LabelName", "DisplayName"]:
@@ -124,11 +124,11 @@ def read_descriptions(metadata: Metadata) -> dict[str, str]:
                 f"{metadata.url}/{name}: line {reader.line_num}: should be MID,description, as in "
                 f"/m/025fsf,Stapler; it is {','.join(row)[:80]}"
             )
-        found[row[0]] = row[1].strip() or row[0]
+        descriptions[row[0]] = row[1].strip() or row[0]
     times: dict[str, int] = {}
-    for text in found.values():
+    for text in descriptions.values():
         times[text] = times.get(text, 0) + 1
-    return {mid: text if times[text] == 1 else f"{text} ({mid})" for mid, text in found.items()}
+    return {mid: text if times[text] == 1 else f"{text} ({mid})" for mid, text in descriptions.items()}
 
 
 def _rows(reader: Any, where: str) -> Iterator[list[str]]:
@@ -145,17 +145,17 @@ def read_trainable(metadata: Metadata) -> list[str]:
 
 
 class Node:
-    """A class of the hierarchy with its kinds. Parts (a wheel is no car) are left out."""
+    """A class of the hierarchy with its kinds (subclasses). Parts are ignored: a wheel is no kind of car."""
 
-    def __init__(self, given: Any, where: str):
-        name = given.get("LabelName", given.get("name")) if isinstance(given, dict) else None
+    def __init__(self, content: Any, where: str):
+        name = content.get("LabelName", content.get("name")) if isinstance(content, dict) else None
         if not isinstance(name, str):
             raise DataError(f'{where}: should be {{"LabelName": MID, "Subcategory": [...]}}')
         self.name = name
-        kinds = given.get("Subcategory", given.get("children", []))
+        kinds = content.get("Subcategory", content.get("children", []))
         if not isinstance(kinds, list):
             raise DataError(f"{where}.{name}: its Subcategory should be a list")
-        self.kinds = [Node(each, f"{where}.{name}") for each in kinds]
+        self.kinds = [Node(kind, f"{where}.{name}") for kind in kinds]
 
 
 def read_hierarchy(metadata: Metadata) -> Node:

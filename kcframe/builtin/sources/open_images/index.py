@@ -1,6 +1,6 @@
-"""Which image has which labels, from tables of tens of millions of rows, in arrays.
+"""Reads the labels of all images, from tables of tens of millions of rows, into arrays.
 
-n images, L labels of them. An image's id is 16 hexadecimal digits, kept as a 64-bit number.
+n images, L labels in all. An image's id has 16 hexadecimal digits and is stored as a 64-bit number.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kcframe.pictures.label_arrays import expanded
 from kcframe.storage.remote import PAUSES_AT_FIRST, explained, patiently
 from kcframe.storage.writing import replacing
 
-NOT_SAID = 4  # instead of a number of quarter turns
-FORMAT = "3"  # of the cached files
-BLOCK = 2**24  # bytes of a table that are looked at together
+NOT_SAID = 4  # in place of a number of quarter turns, if the tables have none
+FORMAT = "3"  # version of the cached files
+BLOCK = 2**24  # bytes of a table that are parsed together
 DIGITS = np.full(256, 255, np.uint8)
 DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
@@ -35,11 +35,14 @@ DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 @dataclass(frozen=True)
 class Index:
-    """ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has
-    `classes[offsets[i]:offsets[i+1]]`, ascending, each once, with ancestors; places among the MIDs.
-    turns: uint8 [n], quarter turns counterclockwise that make it upright, or NOT_SAID. absent_offsets,
-    absent: likewise the classes that are verified absent, with all their kinds; None if nobody asks.
-    confidences: float32 [L], of the labels; None if all count alike."""
+    """The labels of n images.
+
+    ids: uint64 [n], ascending. offsets: int64 [n+1], classes: int32 [L]: image i has the classes
+    `classes[offsets[i]:offsets[i+1]]`, ascending, without duplicates, with ancestors; they are indices into
+    the MIDs. turns: uint8 [n], quarter turns counterclockwise that make the image upright, or NOT_SAID.
+    absent_offsets, absent: in the same form, the classes that are verified absent, with all their subclasses;
+    None if they were not read. confidences: float32 [L], of the labels; None if all have the same weight.
+    """
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -57,12 +60,16 @@ def image_name(ids: np.ndarray, image: int) -> str:
 
 @dataclass(frozen=True)
 class Tables:
-    """What an index is made of. files: label tables (ImageID,Source,LabelName,Confidence). images: the table
-    of rotations, or None. mids: classes that count; above: each one and what it is a kind of, as places in
-    `mids`. min_confidence: labels below are left out. with_absent: whether confidence 0 is kept as well.
-    weighted: whether confidences are kept.
+    """The tables from which an index is made, and how they are read.
 
-    What a person has verified absent is absent, whatever a machine says; where both are verified, present."""
+    files: label tables (ImageID,Source,LabelName,Confidence). images: the table of rotations, or None. mids:
+    the classes that are read. above: for each of them, itself and all its ancestors, as indices into `mids`.
+    min_confidence: labels below are left out. with_absent: whether labels of confidence 0 are read as absent
+    classes. weighted: whether the index has confidences.
+
+    If a person has verified a class as absent, a machine's label for it does not count. If it is verified as
+    present and as absent, it is present.
+    """
 
     metadata: Metadata
     files: tuple[str, ...]
@@ -74,26 +81,26 @@ class Tables:
     weighted: bool = False
 
     def fingerprint(self) -> str:
-        """Changes when anything of it does."""
+        """A text that changes when one of the fields or tables does."""
         how = (self.min_confidence, self.with_absent, self.weighted)
-        said = [FORMAT, repr(how), *self.mids, json.dumps(self.above)]
+        parts = [FORMAT, repr(how), *self.mids, json.dumps(self.above)]
         tables = self.files if self.images is None else (*self.files, self.images)
-        said += [self.metadata.fingerprint(file) for file in tables]
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
+        parts += [self.metadata.fingerprint(file) for file in tables]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def cached_index(tables: Tables, folder: str | None) -> Index:
-    """`build_index`, from this machine's cache if it is there. folder: of the cache; None: there is none."""
+    """`build_index`, or its result from the cache in `folder` on this machine. folder None: no cache."""
     if folder is None:
         return build_index(tables)
     path = Path(folder).expanduser() / "open-images" / f"{tables.fingerprint()}.safetensors"
-    if (index := _kept(path)) is not None:
+    if (index := _cached(path)) is not None:
         return index
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The processes of a fresh machine start together: one reads the tables, the others wait for it.
+        # All processes of a machine start together: one reads the tables, the others wait for it.
         with FileLock(path.with_suffix(".lock")):
-            if (index := _kept(path)) is not None:
+            if (index := _cached(path)) is not None:
                 return index
             index = build_index(tables)
             with replacing(path) as part:
@@ -106,8 +113,8 @@ def cached_index(tables: Tables, folder: str | None) -> Index:
     return index
 
 
-def _kept(path: Path) -> Index | None:
-    """None if it is not there yet, or damaged: then it is made anew."""
+def _cached(path: Path) -> Index | None:
+    """The index in a cache file; None if there is none, or it is damaged."""
     try:
         return Index(**load_file(path))
     except (OSError, SafetensorError, TypeError):
@@ -115,9 +122,9 @@ def _kept(path: Path) -> Index | None:
 
 
 def build_index(tables: Tables) -> Index:
-    """Read all of it. Labels of other classes are left out, and images without any."""
-    metadata, known = tables.metadata, pa.array(tables.mids, pa.string())
-    # 0.9 of a file is not below a recipe's.
+    """Reads the tables. Leaves out labels of other classes, and images without a label."""
+    metadata, mids = tables.metadata, pa.array(tables.mids, pa.string())
+    # Compare as float32: 0.9 in a file is not below 0.9 in a recipe.
     least = pa.scalar(np.float32(tables.min_confidence), pa.float32())
     columns = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float32()}
     present, absent = _Rows(), _Rows()
@@ -129,7 +136,7 @@ def build_index(tables: Tables) -> Index:
             absent.back_to(file)
             line = 2
             for batch in _table(metadata, file, columns):
-                place = pc.index_in(batch["LabelName"], value_set=known)
+                place = pc.index_in(batch["LabelName"], value_set=mids)
                 confidence = batch["Confidence"]
                 ids = _Ids(batch["ImageID"], metadata, file, line)
                 line += len(batch)
@@ -145,35 +152,44 @@ def build_index(tables: Tables) -> Index:
             f"{tables.min_confidence} or more"
         )
     gone, gone_labels, _ = absent.sorted()
-    found = np.union1d(every, gone) if tables.with_absent else np.unique(every)
+    image_ids = np.union1d(every, gone) if tables.with_absent else np.unique(every)
     below, num_classes = _turned_round(tables.above), len(tables.mids)
-    offsets, gone_offsets = (_offsets(found, ids) for ids in (every, gone))
-    if len(gone) and not tables.with_absent:  # of other images, too
-        kept = np.isin(gone, found)
-        gone_offsets, gone_labels = _offsets(found, gone[kept]), gone_labels[kept]
+    offsets, gone_offsets = (_offsets(image_ids, ids) for ids in (every, gone))
+    if len(gone) and not tables.with_absent:  # these include images that have no label
+        in_index = np.isin(gone, image_ids)
+        gone_offsets, gone_labels = _offsets(image_ids, gone[in_index]), gone_labels[in_index]
     del every, gone
     ends, kinds, _ = expanded(gone_offsets, gone_labels, below)
     if sure is not None:
-        offsets, labels, sure = _verified_first(offsets, labels, sure, ends, kinds, num_classes)
-    turns = np.full(len(found), NOT_SAID, np.uint8)
+        offsets, labels, sure = _verified_first(offsets, labels, sure, ends, kinds, num_classes=num_classes)
+    turns = np.full(len(image_ids), NOT_SAID, np.uint8)
     if tables.images is not None:
-        _patiently(lambda: _add_turns(turns, found, metadata, tables.images), metadata, tables.images)
+        _patiently(lambda: _add_turns(turns, image_ids, metadata, tables.images), metadata, tables.images)
     offsets, classes, sure = expanded(offsets, labels, tables.above, sure)
     if not tables.weighted:
         sure = None
     if not tables.with_absent:
-        return Index(found, offsets, classes, turns, confidences=sure)
-    return Index(found, offsets, classes, turns, *_without(ends, kinds, offsets, classes, num_classes), sure)
+        return Index(image_ids, offsets, classes, turns, confidences=sure)
+    absent_offsets, absent_classes = _without(ends, kinds, offsets, classes, num_classes)
+    return Index(
+        ids=image_ids,
+        offsets=offsets,
+        classes=classes,
+        turns=turns,
+        absent_offsets=absent_offsets,
+        absent=absent_classes,
+        confidences=sure,
+    )
 
 
-def _offsets(found: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """int64 [n+1]: where each image's rows begin in ascending `ids`, all of which are among `found`."""
-    return np.r_[np.searchsorted(ids, found), len(ids)].astype(np.int64)
+def _offsets(image_ids: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """int64 [n+1]: the start of each image's rows in `ids`, ascending, which has no other images."""
+    return np.r_[np.searchsorted(ids, image_ids), len(ids)].astype(np.int64)
 
 
 def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
-    """Read a table, from its beginning again where the connection is lost. DataError, naming it, if that does
-    not help."""
+    """Calls `read`, again from the beginning if the connection is lost. Raises DataError with the file's name
+    if that does not help."""
     try:
         patiently(read, PAUSES_AT_FIRST if "://" in metadata.url else ())
     except DataError:
@@ -184,19 +200,19 @@ def _patiently(read: Callable[[], None], metadata: Metadata, file: str) -> None:
 
 @dataclass(frozen=True)
 class _Ids:
-    """A batch's column of image ids. line: of the file, that its first row is in."""
+    """The column of image ids of one batch. line: line number of its first row in the file."""
 
     column: pa.Array
     metadata: Metadata
     file: str
     line: int
 
-    def numbers(self, kept: pa.Array) -> np.ndarray:
-        """Those that are kept, as uint64. DataError, naming the line, for one that is no id."""
-        found, odd = image_numbers(pc.filter(self.column, kept))
+    def numbers(self, chosen: pa.Array) -> np.ndarray:
+        """The chosen ids as uint64. Raises DataError, naming the line, for one that is no id."""
+        numbers, odd = image_numbers(pc.filter(self.column, chosen))
         if odd is None:
-            return found
-        row = int(np.flatnonzero(kept.to_numpy(zero_copy_only=False))[odd])
+            return numbers
+        row = int(np.flatnonzero(chosen.to_numpy(zero_copy_only=False))[odd])
         raise DataError(
             f"{self.metadata.url}/{self.file}: line {self.line + row}: ImageID "
             f"'{self.column[row].as_py()}' is not 16 hexadecimal digits"
@@ -204,7 +220,7 @@ class _Ids:
 
 
 class _Rows:
-    """(image id, class) pairs, as they come, and how sure they are."""
+    """Collects (image id, class) pairs with their confidences."""
 
     def __init__(self) -> None:
         self.ids, self.classes = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
@@ -212,20 +228,20 @@ class _Rows:
         self._before: dict[str, int] = {}
 
     def back_to(self, file: str) -> None:
-        """Forget what has come since this was first said of a file."""
+        """Forgets all pairs since the first call for this file, so that the file can be read again."""
         length = self._before.setdefault(file, len(self.ids))
         del self.ids[length:], self.classes[length:], self.confidences[max(length - 1, 0) :]
 
     def add(self, ids: _Ids, place: pa.Array, wanted: pa.Array, confidence: pa.Array | None = None) -> None:
-        """Those that are wanted and have a place."""
-        kept = pc.fill_null(pc.and_(wanted, pc.is_valid(place)), False)
-        self.ids.append(ids.numbers(kept))
-        self.classes.append(pc.filter(place, kept).to_numpy(zero_copy_only=False).astype(np.int32))
+        """Adds the rows that are wanted and whose class is known (place is not null)."""
+        chosen = pc.fill_null(pc.and_(wanted, pc.is_valid(place)), False)
+        self.ids.append(ids.numbers(chosen))
+        self.classes.append(pc.filter(place, chosen).to_numpy(zero_copy_only=False).astype(np.int32))
         if confidence is not None:
-            self.confidences.append(pc.filter(confidence, kept).to_numpy(zero_copy_only=False))
+            self.confidences.append(pc.filter(confidence, chosen).to_numpy(zero_copy_only=False))
 
     def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(ids, classes, confidences), ascending, each pair once with its highest confidence."""
+        """(ids, classes, confidences), ascending, each pair once, with its highest confidence."""
         ids, classes = np.concatenate(self.ids), np.concatenate(self.classes)
         sure = np.concatenate(self.confidences) if self.confidences else None
         order = np.lexsort((classes, ids) if sure is None else (-sure, classes, ids))
@@ -236,27 +252,27 @@ class _Rows:
 
 
 def _turned_round(above: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Each class and what it is above: where an animal is absent, so are all its kinds."""
+    """For each class, itself and all its descendants: if no animal is there, no kind of animal is."""
     below: list[list[int]] = [[] for _ in above]
-    for each, parents in enumerate(above):
+    for kind, parents in enumerate(above):
         for parent in parents:
-            below[parent].append(each)
+            below[parent].append(kind)
     return below
 
 
 def _without(
     offsets: np.ndarray, classes: np.ndarray, other_offsets: np.ndarray, other: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(offsets, classes) without what the same images have in others: what is present is not absent."""
+    """(offsets, classes) without the pairs of the other arrays: a class that is present is not absent."""
     mine = _pairs(offsets, classes, num_classes)
     theirs = _pairs(other_offsets, other, num_classes)
-    kept = np.setdiff1d(mine, theirs, assume_unique=True)
-    counts = np.bincount(kept // num_classes, minlength=len(offsets) - 1)
-    return np.r_[0, np.cumsum(counts)].astype(np.int64), (kept % num_classes).astype(np.int32)
+    remaining = np.setdiff1d(mine, theirs, assume_unique=True)
+    counts = np.bincount(remaining // num_classes, minlength=len(offsets) - 1)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), (remaining % num_classes).astype(np.int32)
 
 
 def _pairs(offsets: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64: each (image, class) as one number, in order."""
+    """int64: each (image, class) pair as one number, ascending."""
     return np.repeat(np.arange(len(offsets) - 1) * num_classes, np.diff(offsets)) + classes
 
 
@@ -266,14 +282,15 @@ def _verified_first(
     sure: np.ndarray,
     gone_offsets: np.ndarray,
     gone: np.ndarray,
+    *,
     num_classes: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(offsets, labels, confidences) without those that are not certain and verified absent."""
+    """(offsets, labels, confidences) without labels below confidence 1 of classes verified absent."""
     mine = _pairs(offsets, labels, num_classes)
     theirs = _pairs(gone_offsets, gone, num_classes)
-    kept = (sure >= 1) | ~np.isin(mine, theirs)
-    counts = np.bincount(mine[kept] // num_classes, minlength=len(offsets) - 1)
-    return np.r_[0, np.cumsum(counts)].astype(np.int64), labels[kept], sure[kept]
+    remaining = (sure >= 1) | ~np.isin(mine, theirs)
+    counts = np.bincount(mine[remaining] // num_classes, minlength=len(offsets) - 1)
+    return np.r_[0, np.cumsum(counts)].astype(np.int64), labels[remaining], sure[remaining]
 
 
 def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str) -> None:
@@ -281,20 +298,20 @@ def _add_turns(turns: np.ndarray, ids: np.ndarray, metadata: Metadata, file: str
     line = 2
     for batch in _table(metadata, file, columns, optional=("Rotation",)):
         if "Rotation" not in batch.schema.names:
-            return  # V3 knows of none
-        said = pc.is_valid(batch["Rotation"])
-        numbers = _Ids(batch["ImageID"], metadata, file, line).numbers(said)
+            return  # V3 has no rotations
+        has_turn = pc.is_valid(batch["Rotation"])
+        numbers = _Ids(batch["ImageID"], metadata, file, line).numbers(has_turn)
         line += len(batch)
-        quarter = pc.filter(batch["Rotation"], said).to_numpy(zero_copy_only=False) / 90
+        quarter = pc.filter(batch["Rotation"], has_turn).to_numpy(zero_copy_only=False) / 90
         places = np.searchsorted(ids, numbers).clip(0, len(ids) - 1)
-        known = ids[places] == numbers
-        turns[places[known]] = quarter[known].astype(np.int64) % 4
+        in_index = ids[places] == numbers
+        turns[places[in_index]] = quarter[in_index].astype(np.int64) % 4
 
 
 def _table(
     metadata: Metadata, file: str, columns: dict[str, pa.DataType], optional: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """A table's columns, a part at a time. DataError, naming the file, if they are not in it."""
+    """A table's columns in batches. Raises DataError, naming the file, if a required column is missing."""
     where = f"{metadata.url}/{file}"
     with metadata.open(file) as stream:
         header = stream.readline().decode("utf-8-sig", "replace").strip().split(",")
@@ -314,14 +331,16 @@ def _table(
 
 
 def image_numbers(ids: pa.Array) -> tuple[np.ndarray, int | None]:
-    """Strings of 16 hexadecimal digits, none of them null, as uint64; and the place of the first that is not
-    of 16 such digits, if one is."""
+    """(strings of 16 hexadecimal digits as uint64, index of the first string that is none, or None).
+
+    ids: without null. If there is such an index, the array is empty.
+    """
     if not len(ids):
         return np.empty(0, np.uint64), None
     lengths = pc.binary_length(ids)
     if pc.min(lengths).as_py() != 16 or pc.max(lengths).as_py() != 16:
         return np.empty(0, np.uint64), int(pc.index(pc.not_equal(lengths, 16), True).as_py())
-    # All of one length, they lie in one piece: the strings' own memory, without a Python object for each.
+    # All have one length, so their bytes are contiguous: read them without one Python object per string.
     _, offsets, text = ids.buffers()
     start = np.frombuffer(offsets, np.int32)[ids.offset]
     digits = DIGITS[np.frombuffer(text, np.uint8, 16 * len(ids), start)].reshape(-1, 16)

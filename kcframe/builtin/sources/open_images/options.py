@@ -12,12 +12,12 @@ PUBLISHED = "s3://open-images-dataset/{split}/{id}.jpg"
 
 
 def in_shards(images: str) -> bool:
-    """Whether pictures lie in tar files."""
+    """Whether the pictures are in tar files."""
     return images.endswith((".tar", ".tar.gz", ".tgz"))
 
 
 class OpenImagesOptions(PictureOptions):
-    """Open Images V3 to V7, in the layouts that it is published in."""
+    """Open Images V3 to V7, in its published layouts."""
 
     metadata: str = Field(min_length=1, description="folder or URL of the CSV, TXT and JSON files")
     images: str = Field(

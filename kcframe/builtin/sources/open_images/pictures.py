@@ -1,4 +1,4 @@
-"""Where Open Images' pictures lie: a file each, or in tar shards."""
+"""Open Images' pictures: single files, or members of tar shards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMBER = r"(?:^|/)(?P<id>[0-9a-fA-F]{16})\.(?:jpg|jpeg|png)$"
 
 
 class OpenImagesSet(StoredPictures):
-    """One split's pictures, wherever the recipe says they are."""
+    """The pictures of one split."""
 
     def __init__(
         self, options: OpenImagesOptions, transform: Transform, split: str, index: Index, labels: Labels
@@ -36,7 +36,7 @@ class OpenImagesSet(StoredPictures):
         """labels: of all images of the index, in the taxonomy's ids."""
         store = (_in_shards if in_shards(options.images) else _in_files)(options, split, index.ids)
         formats = formats_of(("jpg", "png"))
-        super().__init__(store, labels, transform, formats, options.augmentation, options.threads)
+        super().__init__(store, labels, transform, formats, options.augmentation, threads=options.threads)
         self.ids, self.turns = index.ids, index.turns
 
     def turn(self, index: int) -> Image.Transpose | Literal["exif"] | None:
@@ -48,7 +48,7 @@ def _in_files(options: OpenImagesOptions, split: str, ids: np.ndarray) -> Store:
 
 
 class _Files(PlacedStore):
-    """A file each, whose address has the image's id in it."""
+    """A store with one file per picture; the file's address contains the image's id."""
 
     def __init__(
         self, images: str, split: str, ids: np.ndarray, anonymous: bool, cache: DiskCache | None = None
@@ -70,16 +70,16 @@ class _Files(PlacedStore):
 
 
 def _in_shards(options: OpenImagesOptions, split: str, ids: np.ndarray) -> Store:
-    """Members are found by the image's id, in whichever shard and folder they are."""
+    """Finds members by the image's id, in any shard and folder."""
     option = "data.options.images"
     shards = find_files([options.images.replace("{split}", split)], option, options.anonymous)
     members = list_members(shards, (), options.cache)
-    found = pc.struct_field(pc.extract_regex(members["name"].combine_chunks(), MEMBER), "id")
-    there = np.flatnonzero(pc.is_valid(found).to_numpy(zero_copy_only=False))
-    named = pc.drop_null(found)
+    ids_of_members = pc.struct_field(pc.extract_regex(members["name"].combine_chunks(), MEMBER), "id")
+    there = np.flatnonzero(pc.is_valid(ids_of_members).to_numpy(zero_copy_only=False))
+    named = pc.drop_null(ids_of_members)
     if not len(named):
         raise DataError(f"{option}: {shards.urls[0]}: no picture in it is called like an image (ID.jpg)")
-    numbers, _ = image_numbers(named)  # MEMBER has looked at their digits
+    numbers, _ = image_numbers(named)  # MEMBER has checked their digits
     order = numbers.argsort(kind="stable")
     place = np.searchsorted(numbers, ids, sorter=order).clip(0, len(order) - 1)
     rows = np.where(numbers[order[place]] == ids, there[order[place]], -1)

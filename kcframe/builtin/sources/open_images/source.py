@@ -32,7 +32,10 @@ from kcframe.taxonomy import Taxonomy
 
 
 class OpenImages(DataSource):
-    """Labels are read when the taxonomy or a split is first asked for, and kept in this machine's cache."""
+    """Open Images V3 to V7.
+
+    Labels are read at the first access to the taxonomy or to a split, and cached on this machine.
+    """
 
     name = "open-images"
     Options = OpenImagesOptions
@@ -69,17 +72,19 @@ class OpenImages(DataSource):
         names = read_descriptions(self._metadata)
         groups = self._groups(names)
         verticals, parents = groups
-        # In the taxonomy's order, so that an image's labels stay ascending when they are renumbered.
-        mids = list(dict.fromkeys([*(mid for own in verticals.values() for mid in own), *names]))
+        # In the order of the taxonomy, so that an image's labels are still ascending after renumbering.
+        mids = list(dict.fromkeys([*(mid for members in verticals.values() for mid in members), *names]))
         above = _closures(mids, parents)
         train = self._index(options.train_split, mids, above)
         counts = np.bincount(train.classes, minlength=len(mids))
         wanted = set(mids)
         if options.trainable_only:
-            # With what they are kinds of: a label of a kind that is left out still counts for those.
+            # With their ancestors: a label of a class that is left out still counts for its ancestors.
             trainable = set(read_trainable(self._metadata))
-            wanted = {mids[a] for mid, own in zip(mids, above, strict=True) if mid in trainable for a in own}
-        kept = [
+            wanted = {
+                mids[a] for mid, closure in zip(mids, above, strict=True) if mid in trainable for a in closure
+            }
+        chosen = [
             mid
             for mid, count in zip(mids, counts, strict=True)
             if count >= options.min_images and mid in wanted
@@ -87,7 +92,7 @@ class OpenImages(DataSource):
         source = (
             self._metadata.url if options.verticals == "hierarchy" else without_secrets(options.verticals)
         )
-        taxonomy = build_taxonomy(groups, names, kept, options.rest, source)
+        taxonomy = build_taxonomy(groups, names, chosen, options.rest, source)
         self._left_out = len(names) - taxonomy.num_classes
         new_ids = _new_ids(mids, names, taxonomy)
         test = self._index(options.test_split, mids, above)
@@ -113,12 +118,12 @@ class OpenImages(DataSource):
             files = (metadata.need(f"labels of split '{split}'", HUMAN, split=split),)
         images = metadata.find(IMAGES, split=split)
         tables = Tables(
-            metadata,
-            tuple(files),
-            images,
-            tuple(mids),
-            above,
-            options.min_confidence,
+            metadata=metadata,
+            files=tuple(files),
+            images=images,
+            mids=tuple(mids),
+            above=above,
+            min_confidence=options.min_confidence,
             with_absent=options.unknown == "ignore",
             weighted=options.confidence == "weight",
         )
@@ -133,9 +138,9 @@ class OpenImages(DataSource):
 
 
 def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]:
-    """Each class and everything that it is a kind of, as places in `mids`."""
+    """For each class, itself and all its ancestors, as indices into `mids`."""
     place = {mid: number for number, mid in enumerate(mids)}
-    found = []
+    closures = []
     for mid in mids:
         above, queue = {mid: None}, [mid]
         while queue:
@@ -143,24 +148,24 @@ def _closures(mids: list[str], parents: dict[str, list[str]]) -> list[list[int]]
                 if parent not in above:
                     above[parent] = None
                     queue.append(parent)
-        found.append(sorted(place[each] for each in above))
-    return found
+        closures.append(sorted(place[ancestor] for ancestor in above))
+    return closures
 
 
 def _labels(
     offsets: np.ndarray, classes: np.ndarray, new_ids: torch.Tensor, confidences: np.ndarray | None = None
 ) -> Labels:
-    """Renumbered, and ascending within each image."""
+    """Labels with new class ids, ascending within each image. new_ids: int64, -1 leaves a class out."""
     values = None if confidences is None else torch.from_numpy(confidences)
-    found = Labels(torch.from_numpy(offsets), torch.from_numpy(classes), values).restrict(new_ids)
+    labels = Labels(torch.from_numpy(offsets), torch.from_numpy(classes), values).restrict(new_ids)
     if bool((new_ids[new_ids >= 0].diff() > 0).all()):
-        return found
-    # A vertical that is called like `rest`.
-    order = (found.rows() * len(new_ids) + found.classes).argsort()
-    sorted_values = None if found.values is None else found.values[order]
-    return Labels(found.offsets, found.classes[order], sorted_values)
+        return labels
+    # The order has changed: a vertical of the groups has the same name as `rest`.
+    order = (labels.rows() * len(new_ids) + labels.classes).argsort()
+    sorted_values = None if labels.values is None else labels.values[order]
+    return Labels(labels.offsets, labels.classes[order], sorted_values)
 
 
 def _new_ids(mids: list[str], names: dict[str, str], taxonomy: Taxonomy) -> torch.Tensor:
-    """int64: each MID's class id, -1 for those left out."""
+    """int64: each MID's class id, -1 if it is left out."""
     return torch.tensor([taxonomy.class_ids.get(names[mid], -1) for mid in mids])

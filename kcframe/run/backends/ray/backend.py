@@ -113,15 +113,19 @@ class _Run:
     def _start_ready(self) -> None:
         if self.stopped:
             return
-        ready = [stage for stage in self.waiting if self.unfinished.isdisjoint(stage.needs)]
-        alone = [stage for stage in ready if self._workers(stage).alone]
-        for stage in alone:
-            self.tasks[self._task(stage)] = stage
-        # A group that waits beside tasks for room could wait until Ray gives it up.
-        groups = [] if self.tasks else [stage for stage in ready if stage not in alone]
-        for stage in groups:
-            self.groups.start(stage)
-        self.waiting = [stage for stage in self.waiting if stage not in (*alone, *groups)]
+        for stage in self.waiting[:]:
+            if not self.unfinished.isdisjoint(stage.needs):
+                continue
+            alone = self._workers(stage).alone
+            # A group that waits beside tasks for room could wait until Ray gives it up. What stands first in
+            # the plan goes first.
+            if (self.groups.pending if alone else self.tasks) or stage.folder in self.failures:
+                break
+            self.waiting.remove(stage)
+            if alone:
+                self.tasks[self._task(stage)] = stage
+            else:
+                self.groups.start(stage)
 
     def _stop(self) -> None:
         """Ask what is at work for a checkpoint; what still waits for room is not waited for."""
@@ -211,6 +215,8 @@ class _Run:
                 self.observers[folder] = self.observer.begin(stage)
             return
         if what == "failed":
+            if folder not in self.failures:
+                self.observer.say(details)
             self.failures[folder] = details
             self.given_up.add(folder)
         elif what == "interrupted":

@@ -52,7 +52,7 @@ def start_board() -> ray.actor.ActorHandle:
 
 
 class Reporter:
-    """A stage's `Listener` in a worker: posts to the board, at most every EVERY seconds, never waiting."""
+    """A stage's `Observer` in a worker: posts to the board, at most every EVERY seconds, never waiting."""
 
     def __init__(self, board: ray.actor.ActorHandle, folder: str, rank: int):
         self.board, self.folder, self.rank = board, folder, rank

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler
 
+import kcframe.run.backends as backends
+import kcframe.run.backends.ray as ray_backends
 from kcframe.engine.evaluation.evaluate import Evaluation
 from kcframe.engine.world import World
 from kcframe.errors import Interrupted, KcframeError, RecipeError, StorageError
@@ -23,6 +26,7 @@ from kcframe.recipe.schema import Distribution, Recipe, Search
 from kcframe.recipe.search import searched_arm, with_values
 from kcframe.registry import installed
 from kcframe.run.backends.local import choose_device
+from kcframe.run.backends.ray import cluster
 from kcframe.run.backends.ray.backend import RAY_STATE, RayBackend
 from kcframe.run.backends.ray.cluster import (
     ClusterError,
@@ -82,8 +86,17 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
     return trials
 
 
+def _know_earlier_places() -> None:
+    """Ray pickles a sweep's callbacks and file system by the names of their modules: those of an earlier
+    kcframe are these now."""
+    places = {"": backends, ".ray": ray_backends, ".ray.tune": sys.modules[__name__], ".ray.cluster": cluster}
+    for name, module in places.items():
+        sys.modules.setdefault(f"kcframe.backends{name}", module)
+
+
 def _fit(recipe: Recipe, run_dir: RunDir) -> list[TuneTrial]:
     """Run what is left of the sweep; Ray's own record of all its trials."""
+    _know_earlier_places()
     path, filesystem = storage_of_ray(run_dir.url)
     experiment = f"{path}/{NAME}"
     trainable = _trainable(recipe, run_dir)
