@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from unicodedata import category
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class Taxonomy:
         slots: list[int] = []
         offsets = [0]
         for vertical, names in verticals.items():
+            if vertical in (".", "..") or any(category(character) == "Cc" for character in vertical):
+                raise DataError(f"vertical {vertical!r}: becomes the name of a folder: give it another")
             if not names:
                 raise DataError(f"vertical '{vertical}' has no classes: give it some or leave it out")
             seen: set[str] = set()

@@ -20,6 +20,7 @@ from kcframe.engine.data.bad_images import BadImages
 from kcframe.engine.data.batches import Batch, BatchPlan, load_batches
 from kcframe.engine.data.sampler import Sampler
 from kcframe.engine.data.split import Split
+from kcframe.engine.divergence import refuse_broken_weights, refuse_loss
 from kcframe.engine.ema import AveragedWeights
 from kcframe.engine.evaluation.evaluate import Evaluation, Evaluator
 from kcframe.engine.loss.blocks import Outcome
@@ -201,7 +202,8 @@ class Trainer:
         loss = outcome.loss()
         self.throughput.add(batch.whole, time.perf_counter() - began)
         if not math.isfinite(loss):
-            self._diverged(outcome.terms)
+            verticals = self.job.taxonomy.verticals
+            refuse_loss(self.job.name, outcome.terms, verticals, self.step, self.job.train)
         self.observer.step(self.step, self.num_steps, loss)
         return outcome, loss
 
@@ -289,34 +291,11 @@ class Trainer:
             **{name: _plain(values) for name, values in paced.items()},
         }
 
-    def _diverged(self, terms: Mapping[str, Tensor]) -> None:
-        bad = {
-            self.job.taxonomy.verticals[v]
-            for term in terms.values()
-            for v in (~term.isfinite()).nonzero().flatten().tolist()
-        }
-        raise TrainingError(
-            f"{self.job.name}: the loss is not finite at step {self.step} (in {', '.join(sorted(bad)[:5])}); "
-            "the last checkpoint is kept. Lower train.learning_rate, now "
-            f"{self.job.train.learning_rate}, or set train.clip_gradient_norm"
-        )
-
     def _refuse_broken_weights(self) -> None:
-        """TrainingError if one is not finite. A step's loss is that of before its update, so it does not tell
-        what the update broke."""
-        if self._whole_at == self.step:
-            return
-        self._whole_at = self.step
-        for name, tensor in self.student.named_parameters():
-            # Both ends are nan if anything is: no copy of a large matrix is needed.
-            ends = torch.stack(tensor.detach().aminmax()) if tensor.is_floating_point() else None
-            if ends is not None and not bool(ends.isfinite().all()):
-                train = self.job.train
-                raise TrainingError(
-                    f"{self.job.name}: {name} is not finite after step {self.step}; the last checkpoint is "
-                    f"kept. Lower train.learning_rate, now {train.learning_rate}, or set "
-                    "train.clip_gradient_norm"
-                )
+        """Looked at once a step, before the network is measured or saved."""
+        if self._whole_at != self.step:
+            refuse_broken_weights(self.job.name, self.student, self.step, self.job.train)
+            self._whole_at = self.step
 
     # -- checkpoint ---------------------------------------------------------------------------------
 

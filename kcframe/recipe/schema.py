@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +23,8 @@ from pydantic import (
 def _of_a_folder(name: str) -> str:
     if set("/\\:") & set(name) or name[0].isspace():
         raise ValueError(r"a name has no / \ or : in it, and does not begin with a space")
+    if name in (".", "..") or any(category(character) == "Cc" for character in name):
+        raise ValueError("becomes the name of a folder: it is not . or .. and has no control characters")
     return name
 
 

@@ -30,12 +30,17 @@ OUTPUTS = "outputs"
 
 def specialist_folder(vertical: str) -> str:
     """Folder of a vertical's specialist, below the run directory."""
-    return f"specialists/{quote(vertical, safe=' +-_.,()&')}"
+    return f"specialists/{_folder(vertical)}"
 
 
 def arm_folder(arm: str) -> str:
     """Folder of a student arm, below the run directory."""
-    return f"arms/{quote(arm, safe=' +-_.,()&')}"
+    return f"arms/{_folder(arm)}"
+
+
+def _folder(name: str) -> str:
+    """A name as a folder's, from which `unquote` gives the name back; never . or .., which are others."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe=" +-_.,()&")
 
 
 def outputs_folder(piece: str) -> str:

@@ -67,7 +67,8 @@ def find_pictures(
         ids = class_ids(listing, taxonomy, "the student")
         images = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
         return _labelled(listing.name, Split.whole(images, ALL_MAY_BE_BAD))
-    source, name = source_of(data or run_dir.path(RECIPE), overrides, transform)
+    # A run directory of somebody else's never decides where this machine keeps pictures.
+    source, name = source_of(data or run_dir.path(RECIPE), overrides, transform, data is None)
     images = source.split(split or "test")
     labels, unknown, new_ids = _renamed(images.labels, source.taxonomy, taxonomy)
     absent = None if images.absent is None else images.absent.restrict(new_ids)
@@ -87,9 +88,17 @@ def is_recipe(data: str) -> bool:
     return data.endswith((".yaml", ".yml"))
 
 
-def source_of(recipe_url: str, overrides: Sequence[str], transform: Transform) -> tuple[DataSource, str]:
-    """A recipe's data source and its name. Raises DataError if its pictures do not fit `transform`."""
+def source_of(
+    recipe_url: str, overrides: Sequence[str], transform: Transform, places_of_others: bool = False
+) -> tuple[DataSource, str]:
+    """A recipe's data source and its name. Raises DataError if its pictures do not fit `transform`.
+
+    places_of_others: the recipe is somebody else's: the folder that it names for a cache is not used.
+    """
     recipe = load_recipe(recipe_url, installed(), overrides)
+    if places_of_others and not any(given.startswith("data.options") for given in overrides):
+        options = {name: value for name, value in recipe.data.options.items() if name != "cache"}
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"options": options})})
     source = build_source(recipe)
     have, want = (source.channels, source.image_size), (transform.channels, transform.image_size)
     if have != want:

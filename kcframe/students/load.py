@@ -206,6 +206,13 @@ def _built(
 ) -> Classifier:
     if about.get("kind") != "student":
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a student")
+    if about.get("arm", arm) != arm:
+        raise DataError(f"{url}: these are the weights of arm '{about['arm']}', not of '{arm}'")
+    broken = [name for name, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    if broken:
+        raise DataError(
+            f"{url}: {broken[0]} is not finite: what this network says is no answer; train it again"
+        )
     try:
         spec = StudentSpec.model_validate(about["student"])
         channels, image_size = about["channels"], about["image_size"]
@@ -237,6 +244,14 @@ def choose_arm(run_dir: RunDir, arm: str | None) -> str:
         if arm not in scores:
             raise RunDirError(f"{run_dir}: no finished arm '{arm}'; {did_you_mean(arm, scores)}")
         return arm
+    best = max((score for score in scores.values() if score is not None), default=-1.0)
+    for name, score in _scores(run_dir).items():
+        if name not in scores and score is not None and score > best:
+            raise RunDirError(
+                f"{run_dir}: the weights of '{name}', its best arm, are gone or empty: give its "
+                f"`kcframe run` command again to train it, or write {run_dir}:ARM with one of "
+                f"{', '.join(map(repr, scores))}"
+            )
     if len(scores) > 1 and all(score is None for score in scores.values()):
         raise RunDirError(
             f"{run_dir}: which arm? Write {run_dir}:ARM with one of {', '.join(map(repr, scores))}"
@@ -249,13 +264,17 @@ def finished_arms(run_dir: RunDir) -> dict[str, float | None]:
 
     Raises RunDirError if there is none.
     """
-    if run_dir.exists(RESULTS):
-        scores = {name: row["mpvap"] for name, row in run_dir.read_json(RESULTS)["arms"].items()}
-    else:
-        scores = dict.fromkeys(unquote(folder) for folder in run_dir.folders("arms"))
-    finished = {name: m for name, m in scores.items() if run_dir.exists(f"{arm_folder(name)}/{WEIGHTS}")}
+    scores = _scores(run_dir)
+    finished = {name: m for name, m in scores.items() if run_dir.size(f"{arm_folder(name)}/{WEIGHTS}")}
     if not finished:
         raise RunDirError(
             f"{run_dir}: no finished student in it: not a run directory, or the run is not finished"
         )
     return finished
+
+
+def _scores(run_dir: RunDir) -> dict[str, float | None]:
+    """The arms that a run names, with their mpvap if it is finished."""
+    if run_dir.exists(RESULTS):
+        return {name: row["mpvap"] for name, row in run_dir.read_json(RESULTS)["arms"].items()}
+    return dict.fromkeys(unquote(folder) for folder in run_dir.folders("arms"))

@@ -133,7 +133,9 @@ def test_no_flipped_bit_is_believed(kind):
         else:
             believed.append(place)
             # Only where the checksum's own name was hit, and all the rest is as it was.
-            assert describe(again) == before or "sha25" in str(again), place
+            if kind == "weights":
+                again = again[0], {name: value for name, value in again[1].items() if name in about}
+            assert describe(again) == before, place
     assert len(believed) < 10
 
 

@@ -119,7 +119,7 @@ CASES = {
     "a mistake in a pacing": (
         "pacing",
         pacing(weights=lambda self, progress: progress.los),
-        r"weights\(\) failed: AttributeError: .*'los'.*test_boundary.py:\d+\)",
+        r"weights\(\) failed: AttributeError: .*'los'.*test_plugin_calls.py:\d+\)",
     ),
     "no terms": (
         "objective",

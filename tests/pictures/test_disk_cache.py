@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kcframe.errors import DataError
 from kcframe.pictures.stores import disk_cache
 from kcframe.pictures.stores.disk_cache import GIB, DiskCache
 
@@ -196,3 +197,100 @@ def test_what_is_deleted_over_and_over_is_said(tmp_path):
 
     with pytest.raises(OSError, match="was deleted 5 times before it was opened"):
         DiskCache(tmp_path, GIB).opened("a", gone, lambda path: path.write_bytes(b"x"))
+
+
+# -- nothing of the user's is deleted --------------------------------------------------------------
+
+
+def fill(cache, count=60):
+    for number in range(count):
+        cache.read(str(number), lambda: b"x" * 1000)
+
+
+def test_a_new_folder_is_for_its_user_alone_and_says_whose_it_is(tmp_path):
+    cache = DiskCache(tmp_path / "a/b", GIB)
+    cache.read("k", lambda: b"data")
+    assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o700
+    assert "kcframe" in (tmp_path / "a/b" / disk_cache.MARK).read_text()
+
+
+def test_a_folder_of_the_users_own_is_refused_and_stays_as_it_is(tmp_path):
+    """`cache: /home/me`, where `me/pictures` has albums."""
+    albums = tmp_path / "pictures"
+    for album in ("ab", "cats"):  # one with a name like the cache's own
+        (albums / album).mkdir(parents=True)
+        (albums / album / "holiday.jpg").write_bytes(b"x" * 5000)
+        os.utime(albums / album / "holiday.jpg", (1, 1))
+    with pytest.raises(DataError, match=r"data.options.cache: .*pictures: holds 'cats', which no cache"):
+        fill(DiskCache(albums, 10_000))
+    assert len(list(albums.rglob("*.jpg"))) == 2
+    assert sorted(path.name for path in albums.iterdir()) == ["ab", "cats"]
+
+
+def test_only_files_of_the_caches_shape_are_deleted(tmp_path):
+    folder = tmp_path / "cache"
+    cache = DiskCache(folder, 10_000)
+    cache.read("a", lambda: b"x")
+    inside = own_files(cache)[0].parent
+    mine = [inside / "holiday.jpg", folder / "letters" / "a.txt"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x" * 20_000)
+        os.utime(file, (1, 1))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = outside / ("0" * 38)
+    target.write_bytes(b"x" * 20_000)
+    os.utime(target, (1, 1))
+    (folder / "ff").symlink_to(outside)
+    (inside / ("1" * 38)).symlink_to(target)
+    fill(DiskCache(folder, 10_000))
+    assert all(file.exists() for file in (*mine, target))
+
+
+@pytest.mark.parametrize("kind", ["a link", "open to others", "another user's"])
+def test_a_folder_that_others_can_change_is_refused(kind, tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    DiskCache(folder, GIB).read("a", lambda: b"data")
+    said = {
+        "a link": "is a link",
+        "open to others": "can be written by other",
+        "another user's": "is another",
+    }
+    if kind == "a link":
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    elif kind == "open to others":
+        folder.chmod(0o777)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    with pytest.raises(DataError, match=said[kind]):
+        DiskCache(folder, GIB).read("a", lambda: b"data")
+
+
+def test_a_planted_link_is_not_written_through(tmp_path):
+    """Where the total is written, and where a file would lie."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    cache = DiskCache(tmp_path / "cache", 10_000)
+    cache.claim()
+    (cache.folder / disk_cache.COUNTED).symlink_to(victim)
+    path = cache._path("b")
+    path.parent.mkdir()
+    path.symlink_to(victim)
+    assert cache.read("b", lambda: b"anew") in (b"anew", b"mine")
+    other = cache._path("a")
+    if not other.parent.exists():
+        other.parent.symlink_to(tmp_path)
+        assert cache.read("a", lambda: b"anew") == b"anew"
+        assert not (tmp_path / other.name).exists()
+    fill(cache)
+    assert victim.read_text() == "mine"
+
+
+def test_an_earlier_kcframes_folder_is_adopted(tmp_path):
+    cache = DiskCache(tmp_path / "cache", 100_000)
+    fill(cache, 3)
+    (cache.folder / disk_cache.MARK).unlink()
+    assert DiskCache(tmp_path / "cache", 100_000).read("1", lambda: pytest.fail("made again")) == b"x" * 1000
+    assert (cache.folder / disk_cache.MARK).exists()

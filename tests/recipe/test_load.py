@@ -233,6 +233,8 @@ MALFORMED = {
         "no arm 'generalits'; did you",
     ),
     "arms alike": (GOOD + "  Full: {}\n", "'full' and 'Full' differ only in case"),
+    "an arm that is another folder": (GOOD + "  ..: {}\n", "becomes the name of a folder"),
+    "control character in an arm": (GOOD + '  "a\\e[2J": {}\n', "becomes the name of a folder"),
     "slash in an arm": (GOOD + "  a/b: {}\n", "arms.a/b: a name has no / "),
     "arm unknown field": (
         GOOD + "  more: {objektive: hard-bce}\n",

@@ -65,6 +65,8 @@ def test_names_become_one_folder_each():
     odd = specialist_folder("a/b: ../c")
     assert odd.count("/") == 1
     assert specialist_folder("a/b") != specialist_folder("a b")
+    assert arm_folder("..") == "arms/%2E%2E"
+    assert specialist_folder(".") == "specialists/%2E"
 
 
 @pytest.mark.parametrize("url", ["nosuchscheme://x/y"])

@@ -300,6 +300,30 @@ def test_weights_of_another_network_are_refused(copy):
         kcframe.load(copy, "paced")
 
 
+def test_weights_that_are_not_finite_are_refused(copy):
+    state, about = unpack_weights(weights(copy).read_bytes(), "")
+    next(iter(state.values()))[0] = np.nan
+    weights(copy).write_bytes(pack_weights(state, about))
+    with pytest.raises(DataError, match="is not finite.*train it again"):
+        kcframe.load(copy, "paced")
+
+
+def test_weights_under_another_arms_name_are_refused(copy):
+    shutil.copy(weights(copy, "paced"), weights(copy, "generalist"))
+    with pytest.raises(DataError, match="these are the weights of arm 'paced', not of 'generalist'"):
+        kcframe.load(copy, "generalist")
+
+
+@pytest.mark.parametrize("gone", [lambda file: file.unlink(), lambda file: file.write_bytes(b"")])
+def test_the_second_best_arm_is_never_taken_for_the_best(copy, gone):
+    results = json.loads((copy / "results.json").read_text())["arms"]
+    last, *_, best = sorted(results, key=lambda name: results[name]["mpvap"])
+    gone(weights(copy, best))
+    with pytest.raises(RunDirError, match=f"the weights of '{best}', its best arm, are gone"):
+        kcframe.load(copy)
+    assert kcframe.load(copy, last).arm == last
+
+
 def test_pictures_that_cannot_be_are_named(finished, tmp_path):
     classifier = kcframe.load(finished)
     (tmp_path / "a.jpg").write_bytes(b"<!doctype html>")

@@ -4,11 +4,16 @@ Libraries lack one of the two: diskcache writes to a database on every read, fss
 bytes. A file in the cache is always complete (except after a power cut: then delete the folder). Its
 modification time is the time of its last use. One file holds the total size; a process adds to it before it
 has written that much. The single files are only listed when the total exceeds the limit, or is old.
+
+A cache deletes files, so its folder is its own: made by it, with a mark in it, writable for its user alone.
+Only files with names of the cache's shape are ever deleted, and no link is followed.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -20,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
+from kcframe.errors import DataError
 from kcframe.storage.writing import replacing
 
 Opened = TypeVar("Opened")
@@ -27,6 +33,11 @@ Opened = TypeVar("Opened")
 GIB = 2**30
 PART = 64  # a process reserves 1 / PART of the limit at a time
 KEPT = 0.75  # share of the limit that remains after files were deleted
+MARK = "kcframe-cache"  # file that says whose folder this is
+NOTE = "Pictures that kcframe keeps. It deletes the oldest of them.\n"
+FOLDER = re.compile(r"[0-9a-f]{2}")
+FILE = re.compile(r"[0-9a-f]{38}|\..+\.part")
+LOCK = "lock"
 COUNTED = "counted"  # file with the total in bytes, and the time in seconds at which all files were listed
 TRUSTED = 24 * 3600.0  # seconds for which that total is trusted; then all files are listed again
 FRESH = 3600.0  # seconds for which a .part file counts as being written
@@ -40,11 +51,47 @@ class DiskCache:
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
         self._unsaid = 0  # bytes added but not yet in COUNTED; negative: reserved bytes that are left
         self._process = os.getpid()
+        self._claimed = False
+
+    def claim(self) -> None:
+        """Make the folder, or see that it is this user's cache. An earlier kcframe's is adopted.
+
+        Raises DataError if it is anything else: what is in it could be deleted. OSError if it cannot be made.
+        """
+        if self._claimed:
+            return
+        try:
+            status = os.lstat(self.folder)
+        except FileNotFoundError:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.lstat(self.folder)
+        if stat.S_ISLNK(status.st_mode):
+            raise DataError(self._refused("is a link"))
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(f"{self.folder} is no folder")
+        if status.st_uid != os.geteuid():
+            raise DataError(self._refused("is another user's"))
+        if status.st_mode & 0o022:
+            raise DataError(self._refused("can be written by other users (chmod go-w makes it yours)"))
+        names = set(os.listdir(self.folder))
+        if MARK not in names:
+            strangers = sorted(name for name in names - {LOCK, COUNTED} if not FOLDER.fullmatch(name))
+            if strangers:
+                raise DataError(self._refused(f"holds '{strangers[0]}', which no cache of kcframe has made"))
+            (self.folder / MARK).write_text(NOTE)
+        self._claimed = True
+
+    def _refused(self, why: str) -> str:
+        return (
+            f"data.options.cache: {self.folder}: {why}: a cache deletes files in its folder, so give it a "
+            "folder of its own that does not exist yet"
+        )
 
     def read(self, key: str, make: Callable[[], bytes]) -> bytes:
         """The bytes stored under `key`. If there are none, calls `make` and tries to store its result."""
         path = self._path(key)
         try:
+            self.claim()
             data = path.read_bytes()
         except OSError:
             data = make()
@@ -52,6 +99,8 @@ class DiskCache:
             _used(path)
             return data
         try:
+            self.claim()
+            _refuse_link(path.parent)
             with replacing(path) as part:
                 part.write_bytes(data)
         except OSError:
@@ -66,6 +115,7 @@ class DiskCache:
         FileNotFoundError if its file is missing. Raises OSError if the file cannot be stored.
         """
         path = self._path(key)
+        self.claim()
         for _ in range(TRIES):
             # Open first, do not check: another run with a smaller limit may delete the file at any time.
             with suppress(FileNotFoundError):
@@ -73,6 +123,7 @@ class DiskCache:
                 _used(path)
                 return content
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_link(path.parent)
             with FileLock(path.with_suffix(".lock")):
                 if path.exists():
                     continue
@@ -99,7 +150,7 @@ class DiskCache:
         if self._unsaid <= 0:
             return
         try:
-            with FileLock(self.folder / "lock", blocking=False):
+            with FileLock(self.folder / LOCK, blocking=False):
                 self._unsaid -= self._say(self._unsaid)
         except (Timeout, OSError):
             return  # another process holds the lock, or the folder is being deleted: count again next time
@@ -110,7 +161,10 @@ class DiskCache:
         total += added + reserved
         if total > self.max_bytes or not 0 <= time.time() - looked < TRUSTED:
             total, looked = self._shrink() + reserved, time.time()
-        (self.folder / COUNTED).write_text(f"{total} {looked}")
+        with replacing(
+            self.folder / COUNTED
+        ) as part:  # a link that somebody planted is replaced, not followed
+            part.write_text(f"{total} {looked}")
         return added + reserved
 
     def _counted(self) -> tuple[int, float]:
@@ -145,15 +199,23 @@ class DiskCache:
     def _files(self) -> Iterator[tuple[str, float, int]]:
         """(path, time of last use, bytes) of each file in the cache."""
         now = time.time()
-        for folder in self.folder.iterdir():
-            if not folder.is_dir():
+        for folder in os.scandir(self.folder):
+            if not FOLDER.fullmatch(folder.name) or not folder.is_dir(follow_symlinks=False):
                 continue
             for entry in os.scandir(folder):
+                if not FILE.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                    continue
                 with suppress(OSError):  # deleted in the meantime
-                    status = entry.stat()
+                    status = entry.stat(follow_symlinks=False)
                     in_making = entry.name.endswith(".part") and now - status.st_mtime < FRESH
-                    if not in_making and not entry.name.endswith(".lock"):
+                    if not in_making:
                         yield entry.path, status.st_mtime, status.st_size
+
+
+def _refuse_link(folder: Path) -> None:
+    """OSError for a folder of the cache that is a link to another."""
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a link")
 
 
 def _used(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import repeat
 from typing import Literal
 
@@ -34,7 +35,11 @@ def picture_cache(options: PictureOptions) -> DiskCache | None:
     """The cache for pictures, or None if the options turn it off."""
     if options.cache is None or not options.cache_gib:
         return None
-    return DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
+    cache = DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
+    if os.path.lexists(cache.folder):
+        with suppress(OSError):
+            cache.claim()  # a folder that is not the cache's is refused before anything is trained
+    return cache
 
 
 def picture_counts(taxonomy: Taxonomy, sets: Mapping[str, ImageSet]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from kcframe.engine.world import World
-from kcframe.errors import RecipeError, TrainingError
+from kcframe.errors import Interrupted, RecipeError, TrainingError
 from kcframe.recipe.schema import Recipe
 from kcframe.run.backends.base import Backend, RunObserver, stages_failed
 from kcframe.stages.base import Stage
@@ -28,6 +28,10 @@ class LocalBackend(Backend):
                 continue
             try:
                 stage.run(Context.build(recipe, run_dir, world, observer.begin(stage)))
+            except Interrupted as error:
+                if failures:
+                    raise Interrupted(f"{error}; before that, {len(failures)} stages failed") from None
+                raise
             except TrainingError as error:
                 if len(stages) == 1:
                     raise
