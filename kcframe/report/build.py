@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,10 @@ def build_report(run_dir: RunDir) -> str:
         drawn=draw_all(record),
         compared=_compared(record),
         confusion=[_confusion(arm, record) for arm in _compared(record)],
-        samples=[_card(sample, record) for sample in record.samples],
+        samples=[
+            _card(sample, sample.picture, record) for sample in record.samples if sample.picture is not None
+        ],
+        damaged=[sample.name for sample in record.samples if sample.picture is None],
         verticals=[
             (name, size, record.arms[0].figures["per_vertical"][name]["images"])
             for name, size in zip(record.taxonomy.verticals, record.taxonomy.sizes, strict=True)
@@ -100,14 +102,14 @@ def _confusion(arm: Arm, record: Record) -> dict[str, Any]:
     }
 
 
-def _card(sample: Sample, record: Record) -> dict[str, Any]:
+def _card(sample: Sample, picture: Image.Image, record: Record) -> dict[str, Any]:
     true = set(sample.labels)
     guesses = []
     for arm in _compared(record):
         top = sample.guesses.get(arm.name, [])[:3]
         guesses.append((arm.name, [(name, 100 * share, name in true) for name, share in top]))
     return {
-        "picture": thumbnail(Image.open(io.BytesIO(sample.picture))),
+        "picture": thumbnail(picture),
         "name": sample.name,
         "labels": sample.labels,
         "guesses": guesses,

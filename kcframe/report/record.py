@@ -6,9 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from kcframe.errors import RunDirError
+from kcframe.pictures.samples import read_sample
 from kcframe.storage import layout as names
-from kcframe.storage.layout import arm_folder, sample_file
+from kcframe.storage.layout import arm_folder
 from kcframe.storage.run_dir import RunDir
 from kcframe.taxonomy import Taxonomy
 
@@ -41,9 +44,10 @@ class Arm:
 
 @dataclass
 class Sample:
-    """A test image with its labels. guesses: arm -> its most probable classes as (class, probability)."""
+    """A test image with its labels. picture: None if its file is gone or damaged. guesses: arm -> its most
+    probable classes as (class, probability)."""
 
-    picture: bytes
+    picture: Image.Image | None
     name: str
     labels: list[str]
     guesses: dict[str, list[tuple[str, float]]]
@@ -116,7 +120,7 @@ def _samples(run_dir: RunDir, arms: list[Arm]) -> list[Sample]:
             if row["image"] in tops:
                 by_arm[arm.name] = [(top["class"], top["probability"]) for top in tops[row["image"]]]
     return [
-        Sample(run_dir.read(sample_file(number)), row["name"], row["labels"], by_arm)
+        Sample(read_sample(run_dir, number), row["name"], row["labels"], by_arm)
         for number, (row, by_arm) in enumerate(zip(listed, guesses, strict=True))
     ]
 

@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import kcframe
 from kcframe.engine.checkpoint import HEADER, pack_weights
 from kcframe.errors import DataError, PluginError
-from kcframe.storage.layout import SAMPLES, sample_file
+from kcframe.pictures.samples import read_sample
+from kcframe.storage.layout import SAMPLES
 from kcframe.storage.writing import write_json, write_text, writing
 from kcframe.students.card import Exported, model_card
 from kcframe.students.extras import need
@@ -128,7 +128,10 @@ def sample_images(classifier: Classifier) -> tuple[Tensor, str]:
     pictures = []
     if run_dir is not None and run_dir.exists(SAMPLES):
         for number in range(len(run_dir.read_json(SAMPLES))):
-            pixels = np.asarray(Image.open(io.BytesIO(run_dir.read(sample_file(number)))))
+            picture = read_sample(run_dir, number)
+            if picture is None:
+                continue
+            pixels = np.asarray(picture)
             pixels = pixels.reshape(*pixels.shape[:2], -1)
             if pixels.shape == (transform.image_size, transform.image_size, transform.channels):
                 pictures.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)

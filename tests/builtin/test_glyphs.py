@@ -480,6 +480,13 @@ def same(one, other):
     assert one.describe() == other.describe()
 
 
+def test_a_file_of_somebody_elses_is_never_drawn_over(tmp_path):
+    (tmp_path / "drawings.npy").write_bytes(b"mine")
+    with pytest.raises(DataError, match="drawings.npy without manifest.json.*move it away"):
+        Glyphs(options(drawings=str(tmp_path)))
+    assert (tmp_path / "drawings.npy").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("how", [{}, DRAWINGS])
 def test_drawings_from_a_folder_are_the_same(tmp_path, how, monkeypatch):
     given = options(**how)

@@ -160,8 +160,10 @@ def test_no_picture_takes_unbounded_memory(monkeypatch):
             decode(as_bytes(Image.new("L", size), "PNG"), FORMATS, "L", 8)
 
 
-@pytest.mark.parametrize(("ending", "near"), [("jpgg", "'jpg'"), ("pdf", "'psd'"), ("svg", "'sgi'")])
+@pytest.mark.parametrize(
+    ("ending", "near"), [("jpgg", "'jpg'"), ("pdf", "'psd'"), ("svg", "'sgi'"), ("eps", "'psd'")]
+)
 def test_an_ending_that_nobody_reads(ending, near):
-    """Pillow writes PDF, but does not read it."""
+    """Pillow writes PDF, but does not read it; for EPS it would start a program."""
     with pytest.raises(DataError, match=f"data.options.extensions: .*no '{ending}' files; .*{near}"):
         formats_of(("png", ending))

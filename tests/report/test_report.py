@@ -223,10 +223,27 @@ def test_an_unfinished_run_and_a_damaged_file_are_named(tmp_path):
     run_dir.write("arms/one/metrics.jsonl", '{"kind": "step"')
     with pytest.raises(RunDirError, match=r"arms/one/metrics.jsonl: damaged"):
         build_report(run_dir)
-    run_dir.write("arms/one/metrics.jsonl", "")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "gone": lambda png: None,
+        "empty": lambda png: b"",
+        "cut short": lambda png: png[: len(png) // 2],
+        "a flipped bit": lambda png: png[:40] + bytes([png[40] ^ 8]) + png[41:],
+        "another format": lambda png: b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_a_damaged_sample_is_left_out_with_a_line(tmp_path, damage):
+    run_dir = write_run(tmp_path, {"one": 40.0})
+    whole = run_dir.read("samples/000.png")
     run_dir.delete("samples/000.png")
-    with pytest.raises(RunDirError, match=r"samples/000.png: no such file"):
-        build_report(run_dir)
+    if (data := damage[1](whole)) is not None:
+        run_dir.write("samples/000.png", data)
+    name = run_dir.read_json("samples/samples.json")[0]["name"]
+    assert f"Left out, their files are gone or damaged: {name}." in page_of(run_dir).text
 
 
 def test_images_that_are_told_apart_have_columns_of_their_own(tmp_path):

@@ -129,6 +129,12 @@ def test_a_run_of_one_picture_is_exported_for_any_batch(finished, tmp_path):
     assert module(images(5)).shape == (5, 7)
 
 
+def test_a_damaged_sample_stops_no_export(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "samples/000.png").write_bytes(b"\x89PNG\r\n")
+    assert sample_images(kcframe.load(copy))[1] == "5 test pictures of the run"
+
+
 def test_it_is_compared_on_the_runs_pictures(finished):
     found, what = sample_images(kcframe.load(finished))
     assert what == "6 test pictures of the run"

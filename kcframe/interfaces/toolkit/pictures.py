@@ -23,17 +23,22 @@ UPRIGHT = {  # EXIF orientation -> the transposition that makes the picture upri
 }
 
 
+# Formats that Pillow decodes itself: for EPS it starts Ghostscript, some it hands to whoever registered.
+PICTURES = {"AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX"}
+PICTURES |= {"PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP"}
+
+
 def formats_of(extensions: Sequence[str]) -> list[str]:
-    """Pillow's formats for these endings. Only these are allowed: for EPS, Pillow would start a program."""
+    """Pillow's formats for these endings. Raises DataError for one that is not among `PICTURES`."""
     format_of = {
         ending[1:]: format_name
         for ending, format_name in Image.registered_extensions().items()
-        if format_name in Image.OPEN
+        if format_name in Image.OPEN and format_name in PICTURES
     }
     for extension in extensions:
         if extension not in format_of:
             raise DataError(
-                f"data.options.extensions: Pillow reads no '{extension}' files; "
+                f"data.options.extensions: kcframe reads no '{extension}' files; "
                 f"{did_you_mean(extension, format_of)}"
             )
     return sorted({format_of[extension] for extension in extensions})

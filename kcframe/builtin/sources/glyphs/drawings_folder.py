@@ -42,6 +42,11 @@ def drawings(options: GlyphsOptions, canvas: int) -> tuple[Plan, np.ndarray]:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):
                 if not (folder / MANIFEST).exists():
+                    if (folder / PIXELS).exists():
+                        raise DataError(
+                            f"data.options.drawings: {folder}: has a {PIXELS} without {MANIFEST}, which "
+                            "may be somebody's: move it away, or name another folder"
+                        )
                     _write(folder, options, canvas)
         return _read(folder, options, canvas)
     except OSError as error:
