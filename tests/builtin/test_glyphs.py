@@ -483,7 +483,7 @@ def same(one, other):
 def test_a_file_of_somebody_elses_is_never_drawn_over(tmp_path):
     (tmp_path / "drawings.npy").write_bytes(b"mine")
     with pytest.raises(DataError, match="drawings.npy without manifest.json.*move it away"):
-        Glyphs(options(drawings=str(tmp_path)))
+        _ = Glyphs(options(drawings=str(tmp_path))).taxonomy
     assert (tmp_path / "drawings.npy").read_bytes() == b"mine"
 
 
