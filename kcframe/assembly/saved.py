@@ -38,7 +38,7 @@ def read_file(url: str) -> bytes:
         raise StorageError(f"{shown}: cannot be read: {explained(error)}") from error
 
 
-def load_specialist(url: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+def load_specialist(url: str) -> tuple[Student, dict[str, Any]]:
     """Rebuilds a saved specialist: (network: pictures in 0..1 -> logits, metadata of its file)."""
     data, url = read_file(url), without_secrets(url)
     state, about = unpack_weights(data, url)

@@ -51,6 +51,7 @@ class LabelledPictures(DataSource):
     """Base class: a subclass reads the files. Labels are `VERTICAL/CLASS`, or classes of a taxonomy file."""
 
     options: LabelledOptions
+    transform: Transform
 
     def __init__(self, options: LabelledOptions):
         super().__init__(options)

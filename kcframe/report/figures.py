@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, product
 
 import matplotlib as mpl
@@ -194,7 +195,7 @@ def _panels(
     """The panel `first` if there is one, and one panel per vertical; at most MAX_PANELS, with equal axes."""
     drawn: list[tuple[str, Callable[[Axes], None]]] = [first] if first else []
     for vertical in verticals[: MAX_PANELS - len(drawn)]:
-        drawn.append((vertical, lambda axes, vertical=vertical: draw(axes, vertical)))
+        drawn.append((vertical, partial(_draw_vertical, draw, vertical)))
     columns = min(COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
     with mpl.rc_context(SETTINGS):
@@ -217,6 +218,10 @@ def _panels(
         return svg_of(figure, legend)
 
 
+def _draw_vertical(draw: Callable[[Axes, str], None], vertical: str, axes: Axes) -> None:
+    draw(axes, vertical)
+
+
 def _line(axes: Axes, curve: Curve, look: Look, marker: str = "") -> None:
     step = max(1, -(-len(curve) // MAX_POINTS))
     # Count from the end, so that the last point is always shown.
@@ -236,9 +241,9 @@ def _level_line(axes: Axes, level: float | None) -> None:
 
 def logarithmic(axis: Axis) -> None:
     """Makes an axis logarithmic, with plain numbers, also between decades if the range is small."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
 
-    def between_decades(value: float, place: int) -> str:
+    def between_decades(value: float, place: float) -> str:
         low, high = axis.get_view_interval()
         shown = "123456789" if high < 5 * low else "25" if high < 200 * low else ""
         return f"{value:g}" if f"{value:e}"[0] in shown else ""

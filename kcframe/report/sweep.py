@@ -42,8 +42,9 @@ def sweep_table(trials: Sequence[Row]) -> Table:
         # Break long names between words.
         words = heading.split("_")
         longest = max(map(len, words))
-        justify = "left" if left else "right"
-        table.add_column(" ".join(words), justify=justify, no_wrap=left, min_width=longest)
+        table.add_column(
+            " ".join(words), justify="left" if left else "right", no_wrap=left, min_width=longest
+        )
     for trial in ranked(trials)[:SHOWN]:
         mpvap = "-" if trial["mpvap"] is None else f"{trial['mpvap']:.1f}"
         values = [_text(trial["values"][field]) for field in fields]

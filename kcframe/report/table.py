@@ -108,12 +108,13 @@ def vertical_table(results: dict[str, Any], retained: dict[str, float | None] | 
 
 def cell(figure: str, values: Sequence[float | None]) -> str:
     """A figure of one run, or its mean ± standard deviation over several runs, as text; "-" for null."""
-    if any(value is None for value in values):
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return "-"
     if figure == "parameters":
-        return f"{values[0] / 1e6:.2f}M"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
+        return f"{known[0] / 1e6:.2f}M"
+    if len(known) == 1:
+        return f"{known[0]:.1f}"
     # Far below the baseline, tenths are noise and do not fit into the column.
-    digits = 0 if figure == "gap_closed" and abs(mean(values)) >= 100 else 1
-    return f"{mean(values):.{digits}f}±{stdev(values):.{digits}f}"
+    digits = 0 if figure == "gap_closed" and abs(mean(known)) >= 100 else 1
+    return f"{mean(known):.{digits}f}±{stdev(known):.{digits}f}"

@@ -163,6 +163,7 @@ def _to_onnx(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
+    assert program is not None  # dynamo=True gives one
     model = program.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = HEADER, json.dumps(about, ensure_ascii=False)

@@ -65,8 +65,8 @@ def find_pictures(
         refuse_for_folder(data, overrides, split)
         listing = list_folder(data, ENDINGS)
         ids = class_ids(listing, taxonomy, "the student")
-        images = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
-        return _labelled(listing.name, Split.whole(images, ALL_MAY_BE_BAD))
+        listed = ImageFolderSet(listing, ids, taxonomy, transform, EVERY_FORMAT)
+        return _labelled(listing.name, Split.whole(listed, ALL_MAY_BE_BAD))
     # A run directory of somebody else's never decides where this machine keeps pictures.
     source, name = source_of(data or run_dir.path(RECIPE), overrides, transform, data is None)
     images = source.split(split or "test")

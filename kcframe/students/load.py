@@ -256,7 +256,7 @@ def choose_arm(run_dir: RunDir, arm: str | None) -> str:
         raise RunDirError(
             f"{run_dir}: which arm? Write {run_dir}:ARM with one of {', '.join(map(repr, scores))}"
         )
-    return max(scores, key=lambda name: -1.0 if scores[name] is None else scores[name])
+    return max(scores, key=lambda name: -1.0 if (score := scores[name]) is None else score)
 
 
 def finished_arms(run_dir: RunDir) -> dict[str, float | None]:

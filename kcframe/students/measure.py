@@ -91,6 +91,9 @@ def measure(
     began = time.perf_counter()
     evaluation = evaluate(classifier.student, split, taxonomy, settings)
     seconds = time.perf_counter() - began
+    assert evaluation.measured is not None  # an evaluation just made knows what it was about
+    assert evaluation.top_classes is not None
+    assert evaluation.top_probabilities is not None
     labels = split.labels.take(evaluation.measured).likely()
     leaf = torch.from_numpy(taxonomy.is_leaf)
     rows, classes = labels.rows(), labels.classes.long()
@@ -204,14 +207,13 @@ def _pairs(
             if taxonomy.is_leaf[true]:
                 near = any(v in homes for v, _ in taxonomy.locate(true))
                 (within if near else across)[true, guess] += 1
+    return _named(within, taxonomy), _named(across, taxonomy)
+
+
+def _named(pairs: Counter[tuple[int, int]], taxonomy: Taxonomy) -> list[tuple[str, str, int]]:
+    ranked = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
     names = taxonomy.classes
-    return tuple(
-        [
-            (names[true], names[guess], count)
-            for (true, guess), count in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:PAIRS]
-        ]
-        for pairs in (within, across)
-    )
+    return [(names[true], names[guess], count) for (true, guess), count in ranked[:PAIRS]]
 
 
 def _network_speed(classifier: Classifier, split: Split, settings: Settings) -> float:

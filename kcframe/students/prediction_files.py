@@ -73,7 +73,8 @@ class Page:
     def __init__(self, file: IO[bytes], classifier: Classifier):
         self.file, self.classifier = file, classifier
         self.cards: list[dict[str, Any]] = []
-        self.num_pictures, self.bad = 0, []
+        self.num_pictures = 0
+        self.bad: list[tuple[str, str]] = []
 
     def add(self, rows: Sequence[Row]) -> None:
         for picture, guesses in rows:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kcframe.assembly.networks import build_student
 from kcframe.assembly.saved import load_specialist
@@ -125,13 +125,14 @@ def _kinds(classifier: Classifier, device: torch.device) -> Iterator[tuple[str, 
     yield "the same backbone, untrained", [fresh.to(device).eval().features]
     run_dir = classifier.run_dir
     files = []
-    for vertical in taxonomy.verticals if run_dir is not None else ():
-        file = f"{specialist_folder(vertical)}/{WEIGHTS}"
-        if run_dir.exists(file):
-            files.append((vertical, run_dir.path(file)))
+    if run_dir is not None:
+        for vertical in taxonomy.verticals:
+            file = f"{specialist_folder(vertical)}/{WEIGHTS}"
+            if run_dir.exists(file):
+                files.append((vertical, run_dir.path(file)))
     experts: list[Features] = []
     for vertical, file in files:
-        network: nn.Module = load_specialist(file)[0].to(device)
+        network = load_specialist(file)[0].to(device)
         experts.append(network.features)
         yield f"specialist {vertical}", [network.features]
     if len(experts) > 1:

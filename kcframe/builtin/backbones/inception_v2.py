@@ -55,6 +55,7 @@ class InceptionV2(Backbone):
 
     name = "inception-v2"
     Options = InceptionV2Options
+    options: InceptionV2Options
     published_parameters = 11.7 * 2**20
 
     def __init__(self, options: InceptionV2Options, channels: int, image_size: int):

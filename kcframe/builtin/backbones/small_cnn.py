@@ -20,6 +20,7 @@ class SmallCnn(Backbone):
 
     name = "small-cnn"
     Options = SmallCnnOptions
+    options: SmallCnnOptions
 
     def __init__(self, options: SmallCnnOptions, channels: int, image_size: int):
         super().__init__(options, channels, image_size)

@@ -56,6 +56,7 @@ class TorchvisionBackbone(Backbone):
 
     name = "torchvision"
     Options = TorchvisionOptions
+    options: TorchvisionOptions
 
     def __init__(self, options: TorchvisionOptions, channels: int, image_size: int):
         super().__init__(options, channels, image_size)

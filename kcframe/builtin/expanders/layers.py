@@ -22,13 +22,14 @@ class Layer(nn.Sequential):
     """Linear without bias, optional normalisation, ReLU: [B, inputs] -> [B, units]."""
 
     def __init__(self, inputs: int, units: int, normalisation: str):
-        parts: list[nn.Module] = [nn.Linear(inputs, units, bias=False)]
+        linear = nn.Linear(inputs, units, bias=False)
+        parts: list[nn.Module] = [linear]
         if normalisation == "batch":
             parts.append(nn.BatchNorm1d(units))
         elif normalisation == "layer":
             parts.append(nn.LayerNorm(units))
         super().__init__(*parts, nn.ReLU())
-        nn.init.kaiming_normal_(self[0].weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
 
 
 class FcFc(Expander):
@@ -36,6 +37,7 @@ class FcFc(Expander):
 
     name = "fc-fc"
     Options = FcOptions
+    options: FcOptions
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
@@ -60,6 +62,7 @@ class FcSc(Expander):
 
     name = "fc-sc"
     Options = FcOptions
+    options: FcOptions
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
@@ -82,6 +85,7 @@ class ScSc(Expander):
 
     name = "sc-sc"
     Options = FcOptions
+    options: FcOptions
 
     def __init__(self, options: FcOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)
@@ -109,6 +113,7 @@ class FcScShared(Expander):
 
     name = "fc-sc-shared"
     Options = FcScSharedOptions
+    options: FcScSharedOptions
 
     def __init__(self, options: FcScSharedOptions, num_features: int, sizes: Sequence[int]):
         super().__init__(options, num_features, sizes)

@@ -115,6 +115,7 @@ class TopKBce(Objective):
 
     name = "top-k-bce"
     Options = TopKBceOptions
+    options: TopKBceOptions
     uses_teachers = True
     has_closed_form = True
     handles_unknown = True
@@ -128,6 +129,7 @@ class TopKBce(Objective):
 
     def forward(self, logits: Tensor, targets: BlockTargets) -> dict[str, Tensor]:
         temperature = self.options.temperature * targets.temperature_scale
+        assert targets.soft is not None  # it uses teachers
         terms = {"soft": sparse_bce(logits / temperature, targets.soft)}
         if self.options.hard_weight:
             terms["hard"] = self.options.hard_weight * hard_bce(logits, targets)
@@ -142,6 +144,7 @@ class TopKBce(Objective):
         )
         same = isinstance(temperature, float) and temperature == 1.0
         softened = logits if same else logits / temperature
+        assert targets.soft is not None  # it uses teachers
         soft = targets.soft, share("soft") / temperature
         if not hard_weight:
             return {"soft": sparse_bce_gradient(softened, out, soft)[0]}

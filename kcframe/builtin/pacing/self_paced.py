@@ -32,6 +32,7 @@ class SelfPaced(Pacing):
 
     name = "self-paced"
     Options = SelfPacedOptions
+    options: SelfPacedOptions
 
     def __init__(self, options: SelfPacedOptions, sizes: Sequence[int], num_classes: int):
         super().__init__(options, sizes, num_classes)

@@ -36,6 +36,8 @@ class ImageFolder(DataSource):
 
     name = "image-folder"
     Options = ImageFolderOptions
+    options: ImageFolderOptions
+    transform: Transform
 
     def __init__(self, options: ImageFolderOptions):
         super().__init__(options)

@@ -31,6 +31,7 @@ class Parquet(LabelledPictures):
 
     name = "parquet"
     Options = ParquetOptions
+    options: ParquetOptions
 
     def read(self, split: str) -> LabelledSplit:
         options = self.options
@@ -50,13 +51,15 @@ class Parquet(LabelledPictures):
             raise DataError(f"{where}: no row with a label in column '{options.label}'")
         has_label = counts > 0
         offsets = np.r_[0, np.cumsum(counts[has_label])].astype(np.int32)
+        cache = picture_cache(options)
+        assert cache is not None  # its options ask for one
         store = RowGroups(
             files,
             options.image,
             np.concatenate([content.places(number) for number, content in enumerate(contents)])[has_label],
             [content.groups for content in contents],
             [content.marks for content in contents],
-            cache=picture_cache(options),
+            cache=cache,
             anonymous=options.anonymous,
         )
         return LabelledSplit(
@@ -168,7 +171,7 @@ def _sizes(group: pq.RowGroupMetaData, image: str) -> tuple[int, int, int]:
 def _names(metadata: dict[bytes, bytes] | None, label: str) -> list[str] | None:
     """The class names that Hugging Face's `datasets` writes into the schema for a column of class numbers."""
     try:
-        feature: Any = json.loads(metadata[b"huggingface"])["info"]["features"][label]
+        feature: Any = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
         if isinstance(feature, list):
             (feature,) = feature
         names = feature.get("feature", feature)["names"]

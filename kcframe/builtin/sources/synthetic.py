@@ -26,6 +26,7 @@ class Synthetic(DataSource):
 
     name = "synthetic"
     Options = SyntheticOptions
+    options: SyntheticOptions
 
     def __init__(self, options: SyntheticOptions):
         super().__init__(options)

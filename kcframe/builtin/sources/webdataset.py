@@ -26,6 +26,7 @@ class WebDataset(LabelledPictures):
 
     name = "webdataset"
     Options = WebDatasetOptions
+    options: WebDatasetOptions
 
     def read(self, split: str) -> LabelledSplit:
         options = self.options

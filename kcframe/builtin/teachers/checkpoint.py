@@ -13,6 +13,7 @@ class Checkpoint(TeacherSource):
 
     name = "checkpoint"
     Options = CheckpointOptions
+    options: CheckpointOptions
 
     def check(self, context: TeacherContext) -> None:
         # A specialist is small: loading it is a cheap check.

@@ -15,6 +15,7 @@ class Specialists(TeacherSource):
 
     name = "specialists"
     Options = SpecialistsOptions
+    options: SpecialistsOptions
     needs_specialists = True
 
     def check(self, context: TeacherContext) -> None:

@@ -166,8 +166,8 @@ class RowGroups(Store):
             with pa.ipc.new_file(part, schema) as writer:
                 for pictures in self._batches(file, group):
                     writer.write_batch(pa.record_batch([pictures.cast(pa.large_binary())], schema=schema))
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
         except _NotRead as raised:
             raise raised.error  # noqa: B904
         except OSError as error:

@@ -112,7 +112,7 @@ def _listed(shards: StorageFiles, path: str, url: str, texts: Sequence[str]) -> 
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    archive.members = []  # otherwise tarfile keeps all of them in memory
+                    archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them in memory
                     if not member.isreg():
                         continue
                     names.append(member.name)
@@ -122,7 +122,9 @@ def _listed(shards: StorageFiles, path: str, url: str, texts: Sequence[str]) -> 
                     if ending_of(member.name) in texts:
                         if member.size > SMALL:
                             raise DataError(f"{url}: {member.name}: {member.size:,} bytes are no label")
-                        content = archive.extractfile(member).read()
+                        stream_of_member = archive.extractfile(member)
+                        assert stream_of_member is not None  # it is a regular file
+                        content = stream_of_member.read()
                     contents.append(content)
                 following = archive.offset
         except tarfile.TarError as error:

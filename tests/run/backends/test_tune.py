@@ -86,9 +86,7 @@ def test_a_crashed_trial_and_one_that_cannot_be_trained_do_not_stop_the_others(
                 os.kill(process, signal.SIGKILL)
 
     run_dir = RunDir(tmp_path / "sweep")
-    run(
-        recipe.model_copy(update={"arms": {"generalist": recipe.arms["generalist"]}}), run_dir, Quiet(), print
-    )
+    run(recipe.model_copy(update={"arms": {"generalist": recipe.arms["generalist"]}}), run_dir, Quiet())
     trials = {t.values["train.learning_rate"]: t for t in sweep(recipe, run_dir, kill_once)}
     assert trials[0.01].state == "finished"
     assert trials[1000.0].state == "failed"

@@ -68,7 +68,8 @@ def assign(verticals: Mapping[str, GlyphVertical], codes: Sequence[int]) -> dict
     order = {vertical: place for place, vertical in enumerate(members)}
     for code in codes:
         character = chr(code)
-        asking = {blocks.get(tables.block(character)), scripts.get(tables.script(character))} - {None}
+        named = blocks.get(tables.block(character)), scripts.get(tables.script(character))
+        asking = {name for name in named if name is not None}
         asking |= {name for name, first, last in ranges if first <= code <= last}
         if asking:
             members[min(asking, key=order.__getitem__)].append(code)

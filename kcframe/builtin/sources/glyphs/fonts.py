@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,7 +147,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"data.options.fonts: {path}: no font that can be read: {error}")
 
 
-def check_faces(names: Sequence[str], faces: dict[str, Any], option: str) -> None:
+def check_faces(names: Sequence[str], faces: Mapping[str, Any], option: str) -> None:
     """Raises DataError for a name that is not a face."""
     for name in names:
         if name not in faces:
@@ -162,5 +162,6 @@ def draw(font: ImageFont.FreeTypeFont, code: int, canvas: int) -> np.ndarray:
         left = (canvas - font.getlength(character)) / 2
         ImageDraw.Draw(image).text((left, canvas * BASELINE), character, fill=255, font=font, anchor="ls")
     except OSError as error:
-        raise DataError(f"data.options.fonts: {font.path}: U+{code:04X} cannot be drawn: {error}") from None
+        file = str(font.path)
+        raise DataError(f"data.options.fonts: {file}: U+{code:04X} cannot be drawn: {error}") from None
     return np.asarray(image)

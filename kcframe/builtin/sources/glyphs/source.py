@@ -35,6 +35,7 @@ class Glyphs(DataSource):
 
     name = "glyphs"
     Options = GlyphsOptions
+    options: GlyphsOptions
 
     def __init__(self, options: GlyphsOptions):
         super().__init__(options)

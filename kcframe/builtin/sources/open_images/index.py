@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,8 @@ def build_index(tables: Tables) -> Index:
         offsets, labels, sure = _verified_first(offsets, labels, sure, ends, kinds, num_classes=num_classes)
     turns = np.full(len(image_ids), NOT_SAID, np.uint8)
     if tables.images is not None:
-        _patiently(lambda: _add_turns(turns, image_ids, metadata, tables.images), metadata, tables.images)
+        add_turns = partial(_add_turns, turns, image_ids, metadata, tables.images)
+        _patiently(add_turns, metadata, tables.images)
     offsets, classes, sure = expanded(offsets, labels, tables.above, sure)
     if not tables.weighted:
         sure = None

@@ -23,7 +23,13 @@ from kcframe.pictures.stores.store import Place, PlacedStore, Store
 from kcframe.pictures.stores.tar import TarMembers, list_members, places_of
 from kcframe.storage.remote import storage_options, without_secrets
 
-TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270, "exif")
+TURNS: tuple[Image.Transpose | Literal["exif"] | None, ...] = (
+    None,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    "exif",
+)
 MEMBER = r"(?:^|/)(?P<id>[0-9a-fA-F]{16})\.(?:jpg|jpeg|png)$"
 
 

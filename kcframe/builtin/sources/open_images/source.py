@@ -39,6 +39,8 @@ class OpenImages(DataSource):
 
     name = "open-images"
     Options = OpenImagesOptions
+    options: OpenImagesOptions
+    transform: Transform
 
     def __init__(self, options: OpenImagesOptions):
         super().__init__(options)
@@ -132,7 +134,7 @@ class OpenImages(DataSource):
     def _set(self, split: str, index: Index, new_ids: torch.Tensor) -> OpenImagesSet:
         labels = _labels(index.offsets, index.classes, new_ids, index.confidences)
         images = OpenImagesSet(self.options, self.transform, split, index, labels)
-        if index.absent is not None:
+        if index.absent is not None and index.absent_offsets is not None:
             images.absent = _labels(index.absent_offsets, index.absent, new_ids)
         return images
 
