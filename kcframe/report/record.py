@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image
 
 from kcframe.errors import RunDirError
-from kcframe.pictures.samples import read_sample
 from kcframe.storage import layout as names
 from kcframe.storage.layout import arm_folder
 from kcframe.storage.run_dir import RunDir
+from kcframe.storage.samples import read_sample
 from kcframe.taxonomy import Taxonomy
 
 Curve = list[tuple[float, float]]  # (epoch, value)

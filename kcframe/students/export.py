@@ -23,8 +23,8 @@ from torch import Tensor, nn
 import kcframe
 from kcframe.engine.checkpoint import HEADER, pack_weights
 from kcframe.errors import DataError, PluginError
-from kcframe.pictures.samples import read_sample
 from kcframe.storage.layout import SAMPLES
+from kcframe.storage.samples import read_sample
 from kcframe.storage.writing import write_json, write_text, writing
 from kcframe.students.card import Exported, model_card
 from kcframe.students.extras import need
