@@ -292,5 +292,7 @@ def test_an_earlier_kcframes_folder_is_adopted(tmp_path):
     cache = DiskCache(tmp_path / "cache", 100_000)
     fill(cache, 3)
     (cache.folder / disk_cache.MARK).unlink()
+    cache.folder.chmod(0o775)  # as with Ubuntu's umask
     assert DiskCache(tmp_path / "cache", 100_000).read("1", lambda: pytest.fail("made again")) == b"x" * 1000
     assert (cache.folder / disk_cache.MARK).exists()
+    assert cache.folder.stat().st_mode & 0o777 == 0o700

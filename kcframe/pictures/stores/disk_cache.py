@@ -71,14 +71,15 @@ class DiskCache:
             raise NotADirectoryError(f"{self.folder} is no folder")
         if status.st_uid != os.geteuid():
             raise DataError(self._refused("is another user's"))
-        if status.st_mode & 0o022:
-            raise DataError(self._refused("can be written by other users (chmod go-w makes it yours)"))
         names = set(os.listdir(self.folder))
         if MARK not in names:
             strangers = sorted(name for name in names - {LOCK, COUNTED} if not FOLDER.fullmatch(name))
             if strangers:
                 raise DataError(self._refused(f"holds '{strangers[0]}', which no cache of kcframe has made"))
+            os.chmod(self.folder, 0o700)  # an earlier kcframe left that to the umask
             (self.folder / MARK).write_text(NOTE)
+        elif status.st_mode & 0o022:
+            raise DataError(self._refused("can be written by other users (chmod go-w makes it yours)"))
         self._claimed = True
 
     def _refused(self, why: str) -> str:

@@ -86,7 +86,7 @@ class RowGroups(Store):
         self.requests = len(every) / max(len(places), 1)
         self.unpacked = sum(group[2] for group in every)
         try:
-            cache.folder.mkdir(parents=True, exist_ok=True)
+            cache.claim()
             with tempfile.TemporaryFile(dir=cache.folder):
                 pass
         except OSError as error:

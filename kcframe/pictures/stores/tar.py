@@ -112,7 +112,8 @@ def _listed(shards: StorageFiles, path: str, url: str, texts: Sequence[str]) -> 
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them in memory
+                    # Otherwise tarfile keeps all of them in memory.
+                    archive.members = []  # type: ignore[attr-defined]  # typeshed lacks it
                     if not member.isreg():
                         continue
                     names.append(member.name)
