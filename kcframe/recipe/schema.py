@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from unicodedata import category
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,6 +27,16 @@ def _of_a_folder(name: str) -> str:
     if name in (".", "..") or any(category(character) == "Cc" for character in name):
         raise ValueError("becomes the name of a folder: it is not . or .. and has no control characters")
     return name
+
+
+def _of_a_package(text: str) -> str:
+    """pip takes options, such as another index, wherever it takes a package."""
+    try:
+        Requirement(text)
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"is no requirement as pip reads it, such as kcframe-x==1.2 ({reason})") from None
+    return text
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_of_a_folder)]
@@ -241,7 +252,7 @@ class Execution(Section):
         None,
         description="path or URL where Ray Train keeps its own state while it runs; null: the run directory",
     )
-    packages: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
+    packages: tuple[Annotated[str, AfterValidator(_of_a_package)], ...] = Field(
         (), description="plugins that a cluster installs for a submitted job, pinned, e.g. kcframe-x==1.2"
     )
     images_per_pass: int | None = Field(

@@ -244,6 +244,10 @@ MALFORMED = {
         GOOD.split("student:")[0] + "student: yes\narms: {a: {}}\n",
         "student: should be a mapping",
     ),
+    "an option of pip among the packages": (
+        GOOD + "execution: {packages: ['--index-url=https://elsewhere']}\n",
+        "execution.packages.0: is no requirement as pip reads it",
+    ),
     "backend unknown": (GOOD + "execution: {backend: slurm}\n", "execution.backend: should be 'local'"),
     "include missing": ("include: nowhere.yaml\n" + GOOD, "includes .*nowhere.yaml: no such file"),
     "include itself": ("include: r.yaml\n" + GOOD, "includes go in a circle"),
