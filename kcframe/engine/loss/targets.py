@@ -24,9 +24,9 @@ class SlotIndex:
 
     def by_class(self, values: Tensor) -> Tensor:
         """float [M], a value a vertical -> [N], a value a class: the largest of its verticals'."""
-        found = torch.full((len(self.first) - 1,), -torch.inf, device=values.device, dtype=values.dtype)
-        owners = torch.repeat_interleave(torch.arange(len(found), device=values.device), self.first.diff())
-        return found.scatter_reduce_(0, owners, values[self.slot_verticals[self.class_slots]], "amax")
+        highest = torch.full((len(self.first) - 1,), -torch.inf, device=values.device, dtype=values.dtype)
+        owners = torch.repeat_interleave(torch.arange(len(highest), device=values.device), self.first.diff())
+        return highest.scatter_reduce_(0, owners, values[self.slot_verticals[self.class_slots]], "amax")
 
     def spread(self, rows: Tensor, classes: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(row, class, value) triples -> (vertical, row, slot, value) ones, sorted by vertical and row.

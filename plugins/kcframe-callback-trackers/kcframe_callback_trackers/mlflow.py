@@ -39,8 +39,8 @@ class Mlflow(Callback):
     def _run(self, stage: StageInfo) -> str:
         from mlflow.entities import Param
 
-        found = self.client.get_experiment_by_name(self.options.experiment)
-        experiment = found.experiment_id if found else self.client.create_experiment(self.options.experiment)
+        known = self.client.get_experiment_by_name(self.options.experiment)
+        experiment = known.experiment_id if known else self.client.create_experiment(self.options.experiment)
         for run in self.client.search_runs([experiment], max_results=1000):
             if stage.step and run.data.tags.get(TAG) == stage.place:
                 self.client.set_terminated(run.info.run_id, "RUNNING")
@@ -67,8 +67,10 @@ class Mlflow(Callback):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        found = [Metric(_plain(name), value, now, step) for name, value in scalars(readings, self.verticals)]
-        self.client.log_batch(self.run_id, metrics=found)
+        metrics = [
+            Metric(_plain(name), value, now, step) for name, value in scalars(readings, self.verticals)
+        ]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -124,7 +124,7 @@ def _remedy(error: Exception, folder: str | None) -> str:
 def own_names(session: InferenceSession) -> dict[int, str] | None:
     """The metadata entry `names`, {output: class name} as Ultralytics writes it; None if there is none."""
     try:
-        found = ast.literal_eval(session.get_modelmeta().custom_metadata_map["names"])
-        return {int(output): str(name) for output, name in found.items()}
+        names = ast.literal_eval(session.get_modelmeta().custom_metadata_map["names"])
+        return {int(output): str(name) for output, name in names.items()}
     except (KeyError, ValueError, SyntaxError, AttributeError, TypeError):
         return None

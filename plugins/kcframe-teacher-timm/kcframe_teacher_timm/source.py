@@ -21,7 +21,7 @@ from kcframe_teacher_timm.weights import read_state_dict, refuse_others
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Checkpoint:
     """What options and files say before there is a model.
 
     about: timm's `pretrained_cfg`. state: the weights. label_map: int64 [C]. channels: of the pictures.
@@ -42,36 +42,36 @@ class Timm(TeacherSource):
 
     def check(self, context: TeacherContext) -> None:
         # All but whether the model takes pictures of its input size: only running it tells.
-        found = self._found(context)
+        checkpoint = self._checkpoint(context)
         try:
             with torch.device("meta"):  # shapes without numbers: no time, no memory
-                model = self._model(found)
+                model = self._model(checkpoint)
         except DataError:  # it cannot be built, or not without numbers; the second attempt tells
-            model = self._model(found)
-        refuse_others(model, found.state, self.options.weights, self.options.model)
-        self._pictures(model, found)
+            model = self._model(checkpoint)
+        refuse_others(model, checkpoint.state, self.options.weights, self.options.model)
+        self._pictures(model, checkpoint)
 
     def teachers(self, context: TeacherContext) -> list[Teacher]:
         options: TimmOptions = self.options
-        found = self._found(context)
-        model = self._model(found).eval()
-        refuse_others(model, found.state, options.weights, options.model)
-        model.load_state_dict(found.state)
-        mean, std, input_size = self._pictures(model, found)
-        _try(model, found.channels, input_size, options.model)
+        checkpoint = self._checkpoint(context)
+        model = self._model(checkpoint).eval()
+        refuse_others(model, checkpoint.state, options.weights, options.model)
+        model.load_state_dict(checkpoint.state)
+        mean, std, input_size = self._pictures(model, checkpoint)
+        _try(model, checkpoint.channels, input_size, options.model)
         return [
             Teacher(
                 options.name or posixpath.splitext(posixpath.basename(options.weights))[0],
-                nn.Sequential(model, found.to_logits),
-                found.label_map,
-                channels=found.channels,
+                nn.Sequential(model, checkpoint.to_logits),
+                checkpoint.label_map,
+                channels=checkpoint.channels,
                 mean=mean,
                 std=std,
                 input_size=input_size,
             )
         ]
 
-    def _found(self, context: TeacherContext) -> _Found:
+    def _checkpoint(self, context: TeacherContext) -> _Checkpoint:
         options: TimmOptions = self.options
         names = options.label_map
         if isinstance(names, str):
@@ -79,7 +79,7 @@ class Timm(TeacherSource):
         about = _about(options.model)
         state = read_state_dict(context.read(options.weights), options.weights)
         num_outputs = _num_outputs(state, about, names)
-        return _Found(
+        return _Checkpoint(
             about=about,
             state=state,
             label_map=place_outputs(names, num_outputs, context.taxonomy, options.weights),
@@ -87,13 +87,13 @@ class Timm(TeacherSource):
             channels=options.channels or about["input_size"][0],
         )
 
-    def _model(self, found: _Found) -> nn.Module:
+    def _model(self, checkpoint: _Checkpoint) -> nn.Module:
         """The network with random weights, C outputs."""
         options: TimmOptions = self.options
         size = options.input_size
         # Only networks with position embeddings and the like are built for one size.
-        sized = {"img_size": size} if size and found.about.get("fixed_input_size") else {}
-        num_outputs, channels = len(found.label_map), found.channels
+        sized = {"img_size": size} if size and checkpoint.about.get("fixed_input_size") else {}
+        num_outputs, channels = len(checkpoint.label_map), checkpoint.channels
         try:
             model = timm.create_model(
                 options.model, pretrained=False, num_classes=num_outputs, in_chans=channels, **sized
@@ -103,7 +103,9 @@ class Timm(TeacherSource):
             asked = f"{channels} channels" + (f" and input_size {size}" if sized else "")
             raise DataError(f"timm cannot build '{options.model}' for {asked}: {error}") from None
 
-    def _pictures(self, model: nn.Module, found: _Found) -> tuple[Sequence[float], Sequence[float], int]:
+    def _pictures(
+        self, model: nn.Module, checkpoint: _Checkpoint
+    ) -> tuple[Sequence[float], Sequence[float], int]:
         """(mean, std, pixels a side)."""
         options: TimmOptions = self.options
         own = resolve_data_config({}, model=model)
@@ -116,9 +118,10 @@ class Timm(TeacherSource):
         mean = own["mean"] if options.mean is None else options.mean
         std = own["std"] if options.std is None else options.std
         for what, numbers in (("mean", mean), ("std", std)):
-            if len(numbers) not in (1, found.channels):
+            if len(numbers) not in (1, checkpoint.channels):
                 raise DataError(
-                    f"'{options.model}': {what} has {len(numbers)} numbers, not {found.channels}: set {what}"
+                    f"'{options.model}': {what} has {len(numbers)} numbers, not {checkpoint.channels}: "
+                    f"set {what}"
                 )
         return mean, std, options.input_size or height
 

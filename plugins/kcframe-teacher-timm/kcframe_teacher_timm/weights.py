@@ -25,18 +25,22 @@ def read_state_dict(data: bytes, url: str) -> dict[str, Tensor]:
 
     Raises DataError if it is neither, or holds other things than tensors.
     """
-    found = _loaded(data, url)
+    content = _loaded(data, url)
     for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
             break
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
         raise DataError(
-            f"{url}: holds {_described(found)}, not a state dict (model.state_dict(), by itself or "
+            f"{url}: holds {_described(content)}, not a state dict (model.state_dict(), by itself or "
             f"under one of {', '.join(WRAPPERS)})"
         )
     # DistributedDataParallel and torch.compile put their names in front, in either order.
-    return {name.replace("_orig_mod.", "").removeprefix("module."): v for name, v in found.items()}
+    return {name.replace("_orig_mod.", "").removeprefix("module."): v for name, v in content.items()}
 
 
 def _loaded(data: bytes, url: str) -> Any:
@@ -77,7 +81,7 @@ def _some(names: Collection[str]) -> str:
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _described(found: Any) -> str:
-    if not isinstance(found, Mapping):
-        return f"a {type(found).__name__}"
-    return f"a mapping with {_some([str(key) for key in found])}" if found else "nothing"
+def _described(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    return f"a mapping with {_some([str(key) for key in content])}" if content else "nothing"

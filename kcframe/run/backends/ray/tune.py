@@ -73,12 +73,12 @@ def sweep(recipe: Recipe, run_dir: RunDir, say: Callable[[str], None]) -> list[T
     _refuse_other_sweep(recipe, run_dir)
     if _has_begun(run_dir):
         say("going on with the sweep that is here")
-    found = _fit(recipe, run_dir)
+    tune_trials = _fit(recipe, run_dir)
     # Ray counts a process that is lost between two trials twice, and gives the second trial up.
-    if any(trial.status == trial.ERROR and trial.should_recover() for trial in found):
+    if any(trial.status == trial.ERROR and trial.should_recover() for trial in tune_trials):
         say("going on with trials whose process was lost before they began")
-        found = _fit(recipe, run_dir)
-    trials = [_as_trial(trial) for trial in found]
+        tune_trials = _fit(recipe, run_dir)
+    trials = [_as_trial(trial) for trial in tune_trials]
     wanted, ended = _num_trials(recipe), sum(trial.state != "unfinished" for trial in trials)
     if ended < wanted:
         raise Interrupted(f"stopped after {ended} of {wanted} trials")
@@ -208,8 +208,8 @@ def _trial(config: dict[str, Any], recipe: str, url: str) -> None:
             # Values with which one cannot train are a result: trying them again changes nothing.
             tune.report({"mpvap": 0.0, "epoch": epochs, FAILED: str(error)})
             return
-    found = run_dir.read_json(f"{stage.folder}/{RESULT}")
-    tune.report({"mpvap": found["mpvap"] or 0.0, "epoch": epochs, "finished": True})
+    result = run_dir.read_json(f"{stage.folder}/{RESULT}")
+    tune.report({"mpvap": result["mpvap"] or 0.0, "epoch": epochs, "finished": True})
 
 
 class _Reports:
@@ -322,13 +322,13 @@ class _Progress(tune.Callback):
     say: ClassVar[Callable[..., None]] = staticmethod(print)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        found = trial.last_result or {}
+        last = trial.last_result or {}
         values = ", ".join(
             f"{name.rsplit('.', 1)[-1]} {_short(value)}" for name, value in trial.config.items()
         )
-        how = f"mpvap {found.get('mpvap', 0):5.1f} after {found.get('epoch', 0)} epochs"
-        if FAILED in found:
-            how = found[FAILED]
+        how = f"mpvap {last.get('mpvap', 0):5.1f} after {last.get('epoch', 0)} epochs"
+        if FAILED in last:
+            how = last[FAILED]
         self.say(f"  trial {trial.trial_id}   {how}   {values}")
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
