@@ -18,6 +18,7 @@ from kcframe.interfaces.toolkit.pictures import ENDINGS, EVERY_FORMAT
 from kcframe.interfaces.toolkit.transform import Transform
 from kcframe.pictures.folder_classes import class_ids
 from kcframe.pictures.folders import list_folder
+from kcframe.pictures.stores.pictures import is_picture_cache
 from kcframe.recipe.load import load_recipe
 from kcframe.registry import installed
 from kcframe.storage.layout import RECIPE
@@ -93,10 +94,13 @@ def source_of(
 ) -> tuple[DataSource, str]:
     """A recipe's data source and its name. Raises DataError if its pictures do not fit `transform`.
 
-    places_of_others: the recipe is somebody else's: the folder that it names for a cache is not used.
+    places_of_others: the recipe may be somebody else's: of the folder that it names for a cache, only one
+    that is this user's cache already is used.
     """
     recipe = load_recipe(recipe_url, installed(), overrides)
-    if places_of_others and not any(given.startswith("data.options") for given in overrides):
+    cache = recipe.data.options.get("cache")
+    named_here = any(given.startswith("data.options.cache=") for given in overrides)
+    if places_of_others and not named_here and isinstance(cache, str) and not is_picture_cache(cache):
         options = {name: value for name, value in recipe.data.options.items() if name != "cache"}
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"options": options})})
     source = build_source(recipe)

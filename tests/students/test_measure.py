@@ -22,7 +22,9 @@ from sklearn.calibration import calibration_curve
 import kcframe
 from kcframe.cli.main import cli
 from kcframe.errors import DataError, RunDirError
+from kcframe.pictures.stores.disk_cache import DiskCache
 from kcframe.report.table import results_tables, vertical_table
+from kcframe.students.labelled_pictures import source_of
 from kcframe.students.measure import BINS, calibrate
 
 
@@ -110,6 +112,22 @@ def test_confused_pairs_and_retention_are_counts_by_hand(finished, pictures, tmp
     for vertical, kept in arm["retention"].items():
         teacher = found["specialists"]["per_vertical"][vertical]["ap"]
         assert kept == pytest.approx(100 * arm["per_vertical"][vertical]["ap"] / teacher)
+
+
+@pytest.mark.parametrize("case", ["a stranger's folder", "this user's cache", "named here"])
+def test_a_run_directory_brings_no_place_for_a_cache(case, finished, tmp_path):
+    """Evaluating a stranger's run directory must not make, or fill, a folder that he chose."""
+    recipe, place = tmp_path / "recipe.yaml", tmp_path / "place"
+    content = yaml.safe_load((finished / "recipe.yaml").read_text())
+    content["data"]["options"]["cache"] = str(place)
+    recipe.write_text(yaml.safe_dump(content))
+    if case == "this user's cache":
+        DiskCache(place / "pictures", 1).claim()
+    overrides = [f"data.options.cache={place}"] if case == "named here" else []
+    transform = kcframe.load(finished).transform
+    source, _ = source_of(str(recipe), overrides, transform, places_of_others=True)
+    usual = type(source.options)(root="x").cache
+    assert source.options.cache == (usual if case == "a stranger's folder" else str(place))
 
 
 def test_a_folder_of_class_folders(finished, pictures, tmp_path):

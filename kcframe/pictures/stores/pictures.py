@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import repeat
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from kcframe.interfaces.toolkit.augmentation import TRIES, random_box
 from kcframe.interfaces.toolkit.pictures import decode
 from kcframe.interfaces.toolkit.randomness import keyed_uniforms
 from kcframe.interfaces.toolkit.transform import Transform, as_images
-from kcframe.pictures.stores.disk_cache import GIB, DiskCache
+from kcframe.pictures.stores.disk_cache import GIB, MARK, DiskCache
 from kcframe.pictures.stores.options import Augmentation, PictureOptions
 from kcframe.pictures.stores.store import Store
 from kcframe.storage.remote import HOPELESS, explained
@@ -35,11 +36,24 @@ def picture_cache(options: PictureOptions) -> DiskCache | None:
     """The cache for pictures, or None if the options turn it off."""
     if options.cache is None or not options.cache_gib:
         return None
-    cache = DiskCache(f"{options.cache}/pictures", int(options.cache_gib * GIB))
+    cache = DiskCache(_of_pictures(options.cache), int(options.cache_gib * GIB))
     if os.path.lexists(cache.folder):
         with suppress(OSError):
             cache.claim()  # a folder that is not the cache's is refused before anything is trained
     return cache
+
+
+def is_picture_cache(cache: str) -> bool:
+    """Whether the folder of an option `cache` has a cache of pictures of this user's already."""
+    folder = Path(_of_pictures(cache)).expanduser()
+    try:
+        return (folder / MARK).is_file() and os.lstat(folder).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _of_pictures(cache: str) -> str:
+    return f"{cache}/pictures"
 
 
 def picture_counts(taxonomy: Taxonomy, sets: Mapping[str, ImageSet]) -> dict[str, object]:
