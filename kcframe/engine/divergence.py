@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,19 @@ def refuse_loss(
 def refuse_broken_weights(name: str, module: nn.Module, step: int, train: Train) -> None:
     """TrainingError if a parameter is not finite. A step's loss is that of before its update, so it does not
     tell what the update broke."""
-    for parameter_name, parameter in module.named_parameters():
-        if not parameter.is_floating_point() or not parameter.numel():
+    if (broken := first_not_finite(module.named_parameters())) is not None:
+        raise TrainingError(f"{name}: {broken} is not finite after step {step}; {_advice(train)}")
+
+
+def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first tensor with a number that is nan or infinite; None if there is none."""
+    for name, tensor in tensors:
+        if not tensor.is_floating_point() or not tensor.numel():
             continue
         # Both ends are nan if anything is: no copy of a large matrix is needed.
-        if not bool(torch.stack(parameter.detach().aminmax()).isfinite().all()):
-            raise TrainingError(f"{name}: {parameter_name} is not finite after step {step}; {_advice(train)}")
+        if not bool(torch.stack(tensor.detach().aminmax()).isfinite().all()):
+            return name
+    return None
 
 
 def _advice(train: Train) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from kcframe.assembly.networks import build_student
 from kcframe.assembly.saved import read_file, restore
 from kcframe.engine.checkpoint import unpack_weights
+from kcframe.engine.divergence import first_not_finite
 from kcframe.engine.model import Student, count_parameters
 from kcframe.errors import DataError, KcframeError, RunDirError, did_you_mean
 from kcframe.interfaces.toolkit.pictures import EVERY_FORMAT, decode, upright
@@ -208,11 +209,8 @@ def _built(
         raise DataError(f"{url}: this is a {about.get('kind', 'file')}, not a student")
     if about.get("arm", arm) != arm:
         raise DataError(f"{url}: these are the weights of arm '{about['arm']}', not of '{arm}'")
-    broken = [name for name, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
-    if broken:
-        raise DataError(
-            f"{url}: {broken[0]} is not finite: what this network says is no answer; train it again"
-        )
+    if (broken := first_not_finite(state.items())) is not None:
+        raise DataError(f"{url}: {broken} is not finite: what this network says is no answer; train it again")
     try:
         spec = StudentSpec.model_validate(about["student"])
         channels, image_size = about["channels"], about["image_size"]
@@ -239,13 +237,14 @@ def split_arm(run: str) -> tuple[str, str | None]:
 
 def choose_arm(run_dir: RunDir, arm: str | None) -> str:
     """The name of a finished arm: `arm`, or the best one. Raises RunDirError, listing the finished arms."""
-    scores = finished_arms(run_dir)
+    named = _scores(run_dir)
+    scores = _with_weights(run_dir, named)
     if arm is not None:
         if arm not in scores:
             raise RunDirError(f"{run_dir}: no finished arm '{arm}'; {did_you_mean(arm, scores)}")
         return arm
     best = max((score for score in scores.values() if score is not None), default=-1.0)
-    for name, score in _scores(run_dir).items():
+    for name, score in named.items():
         if name not in scores and score is not None and score > best:
             raise RunDirError(
                 f"{run_dir}: the weights of '{name}', its best arm, are gone or empty: give its "
@@ -264,7 +263,11 @@ def finished_arms(run_dir: RunDir) -> dict[str, float | None]:
 
     Raises RunDirError if there is none.
     """
-    scores = _scores(run_dir)
+    return _with_weights(run_dir, _scores(run_dir))
+
+
+def _with_weights(run_dir: RunDir, scores: dict[str, float | None]) -> dict[str, float | None]:
+    """Those arms that have weights. Raises RunDirError if none has."""
     finished = {name: m for name, m in scores.items() if run_dir.size(f"{arm_folder(name)}/{WEIGHTS}")}
     if not finished:
         raise RunDirError(
